@@ -1,0 +1,39 @@
+"""The port to the database.
+
+A piece of work is a generator: it yields statements, is sent their results, and returns what its caller wants to know. It does
+no I/O itself, so the same text runs on a synchronous driver in the writer's thread and on an asynchronous one, alone or
+together with others in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Executable, Result
+
+T = TypeVar("T")
+
+Statement = Executable | tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+"""A statement, alone or with its parameters; a sequence of parameters runs it once for each."""
+
+Work = Generator[Statement, Result[Any], T]
+"""Steps of one transaction. May be run again from its start, by a new call of the function that made it."""
+
+
+class Database(Protocol):
+    """One database, opened by ``start`` (schema included) and closed by ``stop``."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
+        """Runs ``work`` in a transaction and answers after the commit.
+
+        ``then`` is called with the result after the commit, in the order of commits, even if the caller was cancelled:
+        the place to wake watchers. Raises ResourceExhausted at once when the queue of writes is full.
+        """
+
+    async def read(self, work: Callable[[], Work[T]]) -> T:
+        """Runs ``work``, which only reads, on a snapshot of its own."""

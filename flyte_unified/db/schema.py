@@ -1,0 +1,69 @@
+"""Brings a database to the schema of this version.
+
+An empty one is created from the tables and stamped: replaying history would cost a second at every first start. Alembic is
+imported only when there is an older schema to move; a test proves that both ways end the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
+
+from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.db.tables import metadata
+
+HEAD = "0001"
+"""The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
+
+_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+
+
+def prepare(engine: Engine) -> None:
+    """Creates, upgrades or accepts the schema. Raises FailedPrecondition for one newer than this program."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        found = _revision(connection)
+        if found is None:
+            create(connection)
+        connection.exec_driver_sql("COMMIT")
+    if found is not None and found != HEAD:
+        upgrade(engine, found=found)
+
+
+def create(connection: Connection) -> None:
+    """Makes every table and notes the revision."""
+    metadata.create_all(connection, checkfirst=False)
+    _version.create(connection)
+    connection.execute(insert(_version).values(version_num=HEAD))
+
+
+def upgrade(engine: Engine, *, found: str) -> None:
+    """Moves an older schema to this version's, one transaction a step."""
+    from alembic import command  # a quarter of a second, needed once in a database's life
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found not in known:
+        raise FailedPrecondition(
+            f"the database has schema {found}, which this version ({HEAD}) does not know: "
+            "it was written by a newer flyte-unified; install that version again, or choose another --data-dir"
+        )
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_version.name):
+        return None
+    return connection.execute(select(_version.c.version_num)).scalar_one_or_none()
+
+
+def _scripts() -> Path:
+    """The migrations: inside the installed package, or beside it in a source tree."""
+    shipped = Path(__file__).parent / "migrations"
+    return shipped if shipped.is_dir() else Path(__file__).parents[2] / "migrations"

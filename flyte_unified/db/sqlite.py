@@ -1,0 +1,217 @@
+"""SQLite, for one process: a file in WAL mode, one writer thread, a few readers.
+
+The writer takes all work that waits, runs it in one transaction and commits once (``synchronous=FULL``: a commit survives a
+power cut). A batch that fails is rolled back and replayed caller by caller, so one bad statement hurts its own caller only.
+Work that raises before it has written anything leaves the batch untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Select, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from flyte_unified.core.errors import FlyteUnifiedError, Internal, ResourceExhausted, Unavailable
+from flyte_unified.db import schema
+from flyte_unified.db.api import Work
+
+T = TypeVar("T")
+
+_BATCH = 512
+_READERS = 3
+
+
+@dataclass(slots=True)
+class _Job:
+    """One caller's work, and then what became of it."""
+
+    work: Callable[[], Work[Any]]
+    then: Callable[[Any], None] | None
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _DirtyError(Exception):
+    """Work raised after it had written: the transaction must be rolled back."""
+
+
+class SQLiteDatabase:
+    """``path`` is the database file; ``queue_limit`` bounds the writes that wait."""
+
+    def __init__(self, path: Path, *, queue_limit: int = 10_000) -> None:
+        self._path = path
+        self._queue_limit = queue_limit
+        self._waiting = 0
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._engine: Engine = _engine(path)
+        self._local = threading.local()
+        self._readers: ThreadPoolExecutor | None = None
+        self._reading: list[Connection] = []
+        self._writer: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Opens the file, creating its schema or moving an older one forward.
+
+        Raises FailedPrecondition when the file was written by a newer version of this program.
+        """
+        loop = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
+        await loop.run_in_executor(self._readers, schema.prepare, self._engine)
+        self._writer = threading.Thread(target=self._write_batches, args=(loop,), name="sqlite-writer", daemon=True)
+        self._writer.start()
+
+    async def stop(self) -> None:
+        """Finishes the writes that wait, then closes the file."""
+        if self._writer is None or self._readers is None:
+            return
+        writer, self._writer = self._writer, None
+        self._jobs.put(None)
+        await asyncio.to_thread(writer.join)
+        self._readers.shutdown()
+        for connection in self._reading:
+            connection.close()
+        self._engine.dispose()
+        await asyncio.sleep(0)  # lets the last batch's callbacks run
+
+    async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
+        if self._writer is None:
+            raise Unavailable("the server is stopping: its database is closed")
+        if self._waiting >= self._queue_limit:
+            raise ResourceExhausted(f"{self._waiting} writes wait for the database; at most database.queue_limit may")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting += 1
+        self._jobs.put(_Job(work, then, future))
+        return await future
+
+    async def read(self, work: Callable[[], Work[T]]) -> T:
+        if self._readers is None:
+            raise Unavailable("the server is starting: its database is not open yet")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[], Work[T]]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._engine.connect()
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            self._reading.append(connection)
+        connection.exec_driver_sql("BEGIN")
+        try:
+            return _drive(connection, work)
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+
+    def _write_batches(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._engine.connect() as connection:
+            while (job := self._jobs.get()) is not None:
+                batch = [job]
+                closing = self._drain(batch)
+                self._commit(connection, batch)
+                loop.call_soon_threadsafe(self._deliver, batch)
+                if closing:
+                    return
+
+    def _drain(self, batch: list[_Job]) -> bool:
+        while len(batch) < _BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            batch.append(job)
+        return False
+
+    def _commit(self, connection: Connection, batch: list[_Job]) -> None:
+        try:
+            _transaction(connection, batch)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].error = _plain(error)
+                return
+            for job in batch:
+                self._commit(connection, [job])
+
+    def _deliver(self, batch: list[_Job]) -> None:
+        self._waiting -= len(batch)
+        for job in batch:
+            if job.error is not None:
+                if not job.future.done():
+                    job.future.set_exception(job.error)
+                continue
+            if job.then is not None:
+                job.then(job.result)
+            if not job.future.done():
+                job.future.set_result(job.result)
+
+
+def _transaction(connection: Connection, batch: list[_Job]) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        for job in batch:
+            job.result = job.error = None
+            try:
+                job.result = _drive(connection, job.work)
+            except FlyteUnifiedError as error:
+                job.error = error
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+
+
+def _drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
+    steps = work()
+    dirty = False
+    try:
+        statement = next(steps)
+        while True:
+            if isinstance(statement, tuple):
+                result = connection.execute(statement[0], statement[1])
+                dirty = dirty or not isinstance(statement[0], Select)
+            else:
+                result = connection.execute(statement)
+                dirty = dirty or not isinstance(statement, Select)
+            statement = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    except FlyteUnifiedError as error:
+        if dirty:
+            raise _DirtyError from error
+        raise
+
+
+def _plain(error: Exception) -> Exception:
+    """What the caller of a single failed piece of work is told."""
+    if isinstance(error, _DirtyError) and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    if isinstance(error, DBAPIError):
+        wrapped = Internal(f"the database refused a statement: {error.orig}")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False, "timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun and ended by us, in words
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -8192")
+
+    return engine
