@@ -1,0 +1,1 @@
+"""The pytest plugin: what `pip install flyte-unified` gives every test suite."""
