@@ -106,6 +106,7 @@ actions = Table(
     Column("version", Integer, nullable=False, comment="grows with every write"),
     Column("attempt", Integer, nullable=False, server_default="1"),
     Column("system_failures", Integer, nullable=False, server_default="0"),
+    Column("interruptions", Integer, nullable=False, server_default="0", comment="attempts ended by a stop of the server"),
     Column("cache_status", Integer, nullable=False, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),

@@ -1,0 +1,1 @@
+"""The one truth about runs, actions, attempts and phases, and the only room that writes them."""

@@ -1,0 +1,28 @@
+"""What other rooms may use of the ledger."""
+
+from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
+from flyte_unified.ledger.model import Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
+from flyte_unified.ledger.moves import first_record
+from flyte_unified.ledger.service import EncodedSpec, Ledger
+
+__all__ = [
+    "Action",
+    "ActionType",
+    "Changes",
+    "Children",
+    "Details",
+    "EncodedSpec",
+    "Everything",
+    "Failure",
+    "Ledger",
+    "Move",
+    "NewRun",
+    "OneAction",
+    "Retry",
+    "Roots",
+    "Run",
+    "Subscription",
+    "TaskId",
+    "WholeRun",
+    "first_record",
+]

@@ -1,0 +1,179 @@
+"""The ledger: every write of runs, actions and attempts, and who is told of it.
+
+Accepted means durable: a call here returns after the commit, and watchers hear of a change after the commit that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import NamedTuple, TypeVar
+
+from flyteidl2.task import run_pb2, task_definition_pb2
+
+from flyte_unified.core.clock import Clock
+from flyte_unified.core.errors import NotFound
+from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.db.api import Database, Work
+from flyte_unified.ledger import store
+from flyte_unified.ledger.changes import Changes, Children, OneAction, Scope
+from flyte_unified.ledger.model import Action, Details, Move, NewRun, Retry, Run
+
+T = TypeVar("T")
+
+_SPECS = 512
+_RUNS = 512
+
+
+class Ledger:
+    """One for a server. ``changes`` tells what was committed, in the order of commits."""
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._specs: OrderedDict[str, task_definition_pb2.TaskSpec] = OrderedDict()
+        self._runs: OrderedDict[RunKey, tuple[Run, run_pb2.RunSpec]] = OrderedDict()
+        self.changes = Changes()
+
+    async def create_run(self, new: NewRun) -> tuple[Run, Action, bool]:
+        """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
+        return await self._database.write(lambda: store.add_run(new), then=self._publish_if_new_run)
+
+    async def enqueue(self, new: Action, spec: EncodedSpec | None = None) -> tuple[Action, bool]:
+        """Stores a child action; what exists already is answered as it is, with False. See ``store.add_action``."""
+        raw = spec.raw if spec is not None and spec.digest not in self._specs else None
+        added = await self._database.write(lambda: store.add_action(new, raw), then=self._publish_if_new)
+        if spec is not None:
+            _remember(self._specs, spec.digest, spec.message, bound=_SPECS)
+        return added
+
+    async def move(self, key: ActionKey, *steps: Move | Retry) -> list[Action]:
+        """Applies the steps that are legal, in one transaction; what changed, the action itself first, then what it took along.
+
+        Raises NotFound. An empty list means that no step was legal: the action is past them.
+        """
+        now = self._clock.now()
+        return await self._database.write(lambda: store.move(key, steps, now=now), then=self.changes.publish)
+
+    async def put_state(self, key: ActionKey, state: str) -> bool:
+        """Keeps a client's own note on an action; False when there is no such action."""
+        now = self._clock.now()
+        return await self._database.write(lambda: store.save_state(key, state, now=now))
+
+    async def action(self, key: ActionKey) -> Action:
+        """Raises NotFound."""
+        found = await self.read(lambda: store.get_action(key))
+        if found is None:
+            raise NotFound(f"there is no action {key}")
+        return found
+
+    async def details(self, key: ActionKey) -> Details:
+        """The action with all its attempts. Raises NotFound."""
+        return await self.of(await self.action(key))
+
+    async def of(self, action: Action) -> Details:
+        """The details of an action whose row is at hand."""
+        before = () if action.attempt == 1 else await self.read(lambda: store.get_attempts(action.key))
+        return Details(action, (*before, action.latest()))
+
+    async def family(self, key: ActionKey) -> list[Action]:
+        """The action itself, where it exists, and its direct children, in the order of their creation."""
+        return await self.read(lambda: store.get_children(key))
+
+    async def live(self) -> list[Action]:
+        """Every action that has not ended."""
+        return await self.read(store.get_live)
+
+    async def run(self, key: RunKey) -> tuple[Run, run_pb2.RunSpec]:
+        """Raises NotFound."""
+        known = self._runs.get(key)
+        if known is None:
+            run = await self.read(lambda: store.get_run(key))
+            if run is None:
+                raise NotFound(f"there is no run {key}")
+            known = run, run_pb2.RunSpec.FromString(run.run_spec)
+        _remember(self._runs, key, known, bound=_RUNS)
+        return known
+
+    async def spec(self, digest: str) -> task_definition_pb2.TaskSpec:
+        """A stored task spec; shared by its readers, so never to be changed. Raises NotFound."""
+        known = self._specs.get(digest)
+        if known is None:
+            raw = await self.read(lambda: store.get_spec(digest))
+            if raw is None:
+                raise NotFound(f"there is no task spec {digest}")
+            known = task_definition_pb2.TaskSpec.FromString(raw)
+        _remember(self._specs, digest, known, bound=_SPECS)
+        return known
+
+    async def read(self, work: Callable[[], Work[T]]) -> T:
+        """Runs a query of another room's store on a snapshot of its own."""
+        return await self._database.read(work)
+
+    async def watch_family(self, parent: ActionKey) -> AsyncGenerator[tuple[list[Action], bool]]:
+        """The action and its children as they are, with True; then changes of them, until the server stops."""
+        async with aclosing(self.watch(lambda: self.family(parent), Children(parent))) as updates:
+            async for update in updates:
+                yield update
+
+    async def watch_action(self, key: ActionKey) -> AsyncGenerator[Action]:
+        """The action as it is, then its changes, the last one terminal. Raises NotFound."""
+
+        async def one() -> list[Action]:
+            return [await self.action(key)]
+
+        async with aclosing(self.watch(one, OneAction(key))) as updates:
+            async for changed, _ in updates:
+                for action in changed:
+                    yield action
+                    if action.terminal:
+                        return
+
+    async def watch(
+        self, snapshot: Callable[[], Awaitable[list[Action]]], scope: Scope
+    ) -> AsyncGenerator[tuple[list[Action], bool]]:
+        """What ``snapshot`` reads, with True; then the changes of ``scope`` that came after it, until the server stops."""
+        with self.changes.subscribe(scope) as subscription:
+            first = await snapshot()
+            seen = {action.key: action.version for action in first}
+            yield first, True
+            while changed := await subscription.next():
+                # A snapshot may hold a commit that is announced only afterwards.
+                if fresh := [action for action in changed if seen.pop(action.key, 0) < action.version]:
+                    yield fresh, False
+
+    def _publish_if_new(self, added: tuple[Action, bool]) -> None:
+        action, new = added
+        if new:
+            self.changes.publish([action])
+
+    def _publish_if_new_run(self, created: tuple[Run, Action, bool]) -> None:
+        _, root, new = created
+        if new:
+            self.changes.publish([root])
+
+
+class EncodedSpec(NamedTuple):
+    """A task spec as it is stored: under the SHA-256 of its bytes, in hex."""
+
+    digest: str
+    raw: bytes
+    message: task_definition_pb2.TaskSpec
+
+    @classmethod
+    def of(cls, message: task_definition_pb2.TaskSpec) -> EncodedSpec:
+        raw = message.SerializeToString(deterministic=True)
+        return cls(hashlib.sha256(raw).hexdigest(), raw, message)
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _remember(known: OrderedDict[K, V], key: K, value: V, *, bound: int) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > bound:
+        known.popitem(last=False)

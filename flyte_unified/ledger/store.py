@@ -1,0 +1,292 @@
+"""The ledger's SQL, as pieces of work (see ``db.api``). Nothing here waits or decides; ``moves`` says what a move does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flyteidl2.workflow import run_definition_pb2
+from sqlalchemy import Row, bindparam, func, or_, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
+from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Work
+from flyte_unified.db.tables import actions, attempts, runs, task_specs
+from flyte_unified.ledger import moves
+from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Retry, Run, TaskId
+
+_IN_RUN = (
+    (actions.c.project == bindparam("_project"))
+    & (actions.c.domain == bindparam("_domain"))
+    & (actions.c.run == bindparam("_run"))
+)
+_ONE = _IN_RUN & (actions.c.name == bindparam("_name"))
+
+_GET = select(actions).where(_ONE)
+_GET_WITH_PARENT = select(actions).where(
+    _IN_RUN, or_(actions.c.name == bindparam("_name"), actions.c.name == bindparam("_parent"))
+)
+_CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent")).order_by(actions.c.created_at)
+_LIVE_CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent"), actions.c.ended_at.is_(None))
+_LIVE = select(actions).where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
+_INSERT = insert(actions).on_conflict_do_nothing().returning(actions.c.name)
+_MOVED = (
+    "phase",
+    "version",
+    "attempt",
+    "system_failures",
+    "interruptions",
+    "cache_status",
+    "updated_at",
+    "started_at",
+    "ended_at",
+    "not_before",
+    "output_uri",
+    "error",
+    "reason",
+    "principal",
+    "value",
+    "record",
+)
+_UPDATE = (
+    update(actions)
+    .where(_ONE, actions.c.version == bindparam("_version"))
+    .values({name: bindparam(name) for name in _MOVED})
+    .returning(actions.c.version)
+)
+_ARCHIVE = insert(attempts).on_conflict_do_nothing()
+_ATTEMPTS = (
+    select(attempts.c.record)
+    .where(
+        attempts.c.project == bindparam("_project"),
+        attempts.c.domain == bindparam("_domain"),
+        attempts.c.run == bindparam("_run"),
+        attempts.c.name == bindparam("_name"),
+    )
+    .order_by(attempts.c.attempt)
+)
+_ADD_SPEC = insert(task_specs).on_conflict_do_nothing()
+_GET_SPEC = select(task_specs.c.spec).where(task_specs.c.digest == bindparam("_digest"))
+_ADD_RUN = insert(runs)
+_GET_RUN = select(runs).where(
+    runs.c.project == bindparam("_project"), runs.c.domain == bindparam("_domain"), runs.c.run == bindparam("_run")
+)
+_GET_RUN_BY_REQUEST = select(runs).where(
+    runs.c.project == bindparam("_project"),
+    runs.c.domain == bindparam("_domain"),
+    runs.c.request_id == bindparam("_request_id"),
+)
+_COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at.is_(None))
+
+
+def get_run(key: RunKey) -> Work[Run | None]:
+    row = (yield _GET_RUN, _run_place(key)).one_or_none()
+    return _run(row) if row is not None else None
+
+
+def get_action(key: ActionKey) -> Work[Action | None]:
+    row = (yield _GET, _place(key)).one_or_none()
+    return action_from(row) if row is not None else None
+
+
+def get_attempts(key: ActionKey) -> Work[tuple[run_definition_pb2.ActionAttempt, ...]]:
+    """The records of the finished attempts before the latest one."""
+    rows = (yield _ATTEMPTS, _place(key)).all()
+    return tuple(run_definition_pb2.ActionAttempt.FromString(row.record) for row in rows)
+
+
+def get_children(parent: ActionKey) -> Work[list[Action]]:
+    """The action itself, where it exists, and its direct children."""
+    own = (yield _GET, _place(parent)).all()
+    children = (yield _CHILDREN, {**_run_place(parent.run_key), "_parent": parent.name}).all()
+    return [action_from(row) for row in (*own, *children)]
+
+
+def get_live() -> Work[list[Action]]:
+    rows = (yield _LIVE).all()
+    return [action_from(row) for row in rows]
+
+
+def get_spec(digest: str) -> Work[bytes | None]:
+    row = (yield _GET_SPEC, {"_digest": digest}).one_or_none()
+    return row.spec if row is not None else None
+
+
+def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
+    """Stores a run with its root, or finds the one that the same call made before; True when it is new.
+
+    Raises AlreadyExists when the name is taken by a run of other content.
+    """
+    known = yield from get_run(new.run.key)
+    if known is None and not new.chosen and new.run.request_id:
+        place = {"_project": new.run.key.project, "_domain": new.run.key.domain, "_request_id": new.run.request_id}
+        row = (yield _GET_RUN_BY_REQUEST, place).one_or_none()
+        known = _run(row) if row is not None else None
+    if known is not None:
+        if known.content != new.run.content:
+            raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
+        root = yield from get_action(known.key.action(new.root.key.name))
+        if root is None:
+            raise NotFound(f"run {known.key} has no root action")
+        return known, root, False
+    yield _ADD_SPEC, {"digest": new.root.spec_digest, "spec": new.spec}
+    yield _ADD_RUN, _run_columns(new.run)
+    yield _INSERT, columns(new.root)
+    return new.run, new.root, True
+
+
+def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
+    """Stores a child of a live parent, or finds it; True when it is new. ``spec`` None: it is stored already.
+
+    Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken.
+    """
+    place = {**_place(new.key), "_parent": new.parent}
+    found = {row.name: row for row in (yield _GET_WITH_PARENT, place).all()}
+    if (row := found.get(new.key.name)) is not None:
+        return _same(action_from(row), new), False
+    parent = found.get(new.parent)
+    if parent is None:
+        raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
+    if parent.ended_at is not None:
+        raise Aborted(f"action {new.parent!r} has ended ({Phase(parent.phase).name}); it starts nothing more")
+    new = replace(new, depth=parent.depth + 1)
+    if spec is not None:
+        yield _ADD_SPEC, {"digest": new.spec_digest, "spec": spec}
+    if (yield _INSERT, columns(new)).first() is None:  # another replica was faster
+        row = (yield _GET, _place(new.key)).one()
+        return _same(action_from(row), new), False
+    return new, True
+
+
+def move(key: ActionKey, steps: Sequence[Move | Retry], *, now: Micros) -> Work[list[Action]]:
+    """Applies ``steps`` in order, skipping those that may not be; every action changed, the one named first.
+
+    An action that ends aborts what it started. Raises NotFound.
+    """
+    while True:
+        row = (yield _GET, _place(key)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no action {key}")
+        before = action_from(row)
+        after, archived = _apply(before, steps, now=now)
+        if after is before:
+            return []
+        if (yield from _save(before, after)):
+            break
+    if archived:
+        yield _ARCHIVE, [_attempt_columns(key, record) for record in archived]
+    changed = [after]
+    if after.terminal and after.action_type is ActionType.TASK:
+        changed += yield from _abort_below(after, now=now, reason=_reason(after), principal=after.principal)
+    return changed
+
+
+def save_state(key: ActionKey, state: str, *, now: Micros) -> Work[bool]:
+    statement = update(actions).where(_ONE).values(state=state, updated_at=now).returning(actions.c.name)
+    return (yield statement, _place(key)).first() is not None
+
+
+def count_live() -> Work[int]:
+    return int((yield _COUNT_LIVE).scalar_one())
+
+
+def _apply(
+    action: Action, steps: Sequence[Move | Retry], *, now: Micros
+) -> tuple[Action, list[run_definition_pb2.ActionAttempt]]:
+    archived = []
+    for step in steps:
+        if isinstance(step, Retry):
+            if (renewed := moves.retry(action, step, now=now)) is not None:
+                action = renewed[0]
+                archived.append(renewed[1])
+        else:
+            action = moves.apply(action, step, now=now) or action
+    return action, archived
+
+
+def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) -> Work[list[Action]]:
+    changed: list[Action] = []
+    parents = [parent.key]
+    while parents:
+        key = parents.pop()
+        rows = (yield _LIVE_CHILDREN, {**_run_place(key.run_key), "_parent": key.name}).all()
+        for before in map(action_from, rows):
+            after = moves.apply(before, Move(to=Phase.ABORTED, reason=reason, principal=principal), now=now)
+            if after is not None and (yield from _save(before, after)):
+                changed.append(after)
+                parents.append(after.key)
+    return changed
+
+
+def _save(before: Action, after: Action) -> Work[bool]:
+    values = {name: getattr(after, name) for name in _MOVED}
+    saved = (yield _UPDATE, {**_place(before.key), "_version": before.version, **values}).first()
+    return saved is not None
+
+
+def _reason(parent: Action) -> str:
+    if parent.phase is Phase.ABORTED:
+        return parent.reason
+    return f"its parent {parent.key.name} ended ({parent.phase.name})"
+
+
+_IDENTITY = ("parent", "action_type", "group_name", "task", "input_uri", "spec_digest")
+
+
+def _same(known: Action, new: Action) -> Action:
+    """``known``, if ``new`` says the same. Raises AlreadyExists naming the first field that differs."""
+    for name in _IDENTITY:
+        if getattr(known, name) != getattr(new, name):
+            raise AlreadyExists(f"action {new.key.name} exists with another {name.removesuffix('_name')}")
+    return known
+
+
+def columns(action: Action) -> dict[str, Any]:
+    """The row of an action."""
+    row = {name: getattr(action, name) for name in _ACTION_FIELDS}
+    row["project"], row["domain"], row["run"], row["name"] = action.key
+    row["task_project"], row["task_domain"], row["task_name"], row["task_version"] = action.task
+    return row
+
+
+_COLUMNS = [column.name for column in actions.columns]
+_TASK_AT = _COLUMNS.index("task_project")
+_ACTION_FIELDS = [name for name in _COLUMNS[4:] if name not in {"task_project", "task_domain", "task_name", "task_version"}]
+
+
+def action_from(row: Row[Any]) -> Action:
+    """An action from the columns of ``actions``, in the table's order."""
+    values = dict(zip(_ACTION_FIELDS, (*row[4:_TASK_AT], *row[_TASK_AT + 4 : len(_COLUMNS)]), strict=True))
+    values["phase"] = Phase(values["phase"])
+    values["action_type"] = ActionType(values["action_type"])
+    return Action(key=ActionKey._make(row[:4]), task=TaskId._make(row[_TASK_AT : _TASK_AT + 4]), **values)
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(key=RunKey._make(row[:3]), **dict(zip(_RUN_FIELDS, row[3:], strict=True)))
+
+
+_RUN_FIELDS = [column.name for column in runs.columns][3:]
+
+
+def _run_columns(run: Run) -> dict[str, Any]:
+    return {"project": run.key.project, "domain": run.key.domain, "run": run.key.run} | {
+        name: getattr(run, name) for name in _RUN_FIELDS
+    }
+
+
+def _attempt_columns(key: ActionKey, record: run_definition_pb2.ActionAttempt) -> dict[str, Any]:
+    place = dict(zip(("project", "domain", "run", "name"), key, strict=True))
+    return {**place, "attempt": record.attempt, "record": record.SerializeToString()}
+
+
+def _place(key: ActionKey) -> dict[str, Any]:
+    return {"_project": key.project, "_domain": key.domain, "_run": key.run, "_name": key.name}
+
+
+def _run_place(key: RunKey) -> dict[str, Any]:
+    return {"_project": key.project, "_domain": key.domain, "_run": key.run}
