@@ -7,10 +7,10 @@ asyncio tasks, errors that nobody read, threads, child processes. Warnings are e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
-import signal
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
@@ -24,8 +24,8 @@ from tests.virtual_time import VirtualTimeLoop
 
 _TURNS = 5
 """Turns of the loop that what was cancelled or closed in a test's last step may take to end."""
-_THREAD_PATIENCE = 2.0
-"""Seconds in which a thread that was told to end must end."""
+_PATIENCE = 2.0
+"""Seconds in which a thread that was told to end, or a process that was killed, must be gone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,9 +78,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Generator[None, object, object]:
     original = fixturedef.func
     if not (inspect.isasyncgenfunction(original) or inspect.iscoroutinefunction(original)):
         return (yield)
@@ -146,7 +144,7 @@ def _told(context: dict[str, Any]) -> str:
 def _surviving_threads(before: set[threading.Thread]) -> list[str]:
     survivors = [thread for thread in threading.enumerate() if thread not in before]
     for thread in survivors:
-        thread.join(_THREAD_PATIENCE)
+        thread.join(_PATIENCE)
     return [f"thread {thread.name}" for thread in survivors if thread.is_alive()]
 
 
@@ -162,10 +160,8 @@ def _children() -> list[psutil.Process]:
 def _end(child: psutil.Process) -> str:
     """Kill what a test forgot, so that the next one is not judged by it."""
     told = f"process {child.pid}"
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
         told = f"{told} ({child.status()}) {' '.join(child.cmdline())}"
-        child.send_signal(signal.SIGKILL)
-        child.wait(_THREAD_PATIENCE)
-    except psutil.NoSuchProcess:
-        pass
+        child.kill()
+        child.wait(_PATIENCE)
     return told

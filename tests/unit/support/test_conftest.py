@@ -15,7 +15,7 @@ _HEAD = "import asyncio, pytest, subprocess, sys, threading\n"
 @pytest.fixture
 def outcome(pytester: pytest.Pytester):
     """A function that runs a test file under our conftest and returns pytest's result."""
-    pytester.makeconftest(_CONFTEST.read_text())
+    pytester.makeconftest(_CONFTEST.read_text().replace("_PATIENCE = 2.0", "_PATIENCE = 0.05"))
     pytester.makepyprojecttoml('[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n')
 
     def run(body: str) -> pytest.RunResult:
@@ -61,22 +61,32 @@ def test_a_fixture_and_its_test_share_one_loop_and_the_fixture_is_torn_down(outc
     result.stdout.fnmatch_lines(["*torn down*"])
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        ("async def test_x():\n    global t\n    t = asyncio.create_task(asyncio.sleep(9), name='stray')", "*task stray*"),
-        ("def test_x():\n    threading.Thread(target=e.wait, name='stray', daemon=True).start()", "*thread stray*"),
-        ("def test_x():\n    global p\n    p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1)", "*process *"),
-        ("async def test_x():\n    asyncio.get_running_loop().call_soon(lambda: 1 / 0)\n    await asyncio.sleep(0)", "*ZeroDiv*"),
-    ],
-    ids=["task", "thread", "process", "unread error"],
-)
-def test_what_is_left_behind_is_an_error(outcome, monkeypatch, body, told):
-    """A stray task, thread or process, or an error that nobody saw, fails the test that made it."""
-    monkeypatch.setattr("tests.conftest._THREAD_PATIENCE", 0.01)
-    result = outcome(f"e = threading.Event()\np = t = None\n{body}\ndef test_free(): e.set()")
-    result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines([told])
+def test_what_is_left_behind_is_an_error(outcome):
+    """A stray task, thread or process, or an error that nobody saw, fails the test that made it and no other."""
+    result = outcome(
+        """
+        kept = []
+        end = threading.Event()
+
+        async def test_task():
+            kept.append(asyncio.create_task(asyncio.sleep(9), name="stray"))
+
+        def test_thread():
+            threading.Thread(target=end.wait, name="stray", daemon=True).start()
+
+        def test_process():
+            kept.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+
+        async def test_unread_error():
+            asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+            await asyncio.sleep(0)
+
+        def test_tidy():
+            end.set()
+        """.replace("\n        ", "\n")
+    )
+    result.assert_outcomes(passed=5, errors=4)
+    result.stdout.fnmatch_lines_random(["*task stray*", "*thread stray*", "*process *input()*", "*ZeroDivisionError*"])
 
 
 def test_a_coroutine_nobody_awaited_is_an_error(outcome):
