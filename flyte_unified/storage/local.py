@@ -158,9 +158,8 @@ class LocalStore:
             handle, name = self._temporary(root)
         temporary = Path(name)
         try:
-            with _wrapped(uri), os.fdopen(handle, "wb", buffering=0) as file:
-                digest = await _copy(body, file, grant.max_length)
-                await _finished(os.fsync, handle)
+            with os.fdopen(handle, "wb", buffering=0) as file:
+                digest = await _copy(body, file, max_length=grant.max_length, uri=uri)
             if digest != grant.md5:
                 raise InvalidArgument(f"Content-MD5: the body's MD5 is {digest}, {grant.md5} was agreed; nothing was stored")
             moved = await _finished(self._commit, temporary, uri, not grant.replace)
@@ -275,18 +274,23 @@ async def _finished(call: Callable[..., T], *args: Any) -> T:
         raise
 
 
-async def _copy(body: AsyncIterator[bytes], file: BinaryIO, max_length: int) -> str:
-    """Writes ``body`` to ``file`` a piece at a time and answers its MD5 in hexadecimal."""
+async def _copy(body: AsyncIterator[bytes], file: BinaryIO, *, max_length: int, uri: str) -> str:
+    """Writes ``body`` to the disk a piece at a time and answers its MD5 in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     pending = bytearray()
     length = 0
 
     def flush() -> None:
         digest.update(pending)
-        view = memoryview(pending)
-        while view:
-            view = view[file.write(view) :]
-        view.release()
+        with _wrapped(uri):
+            view = memoryview(pending)
+            while view:
+                view = view[file.write(view) :]
+
+    def finish() -> None:
+        flush()
+        with _wrapped(uri):
+            os.fsync(file.fileno())
 
     async for chunk in body:
         length += len(chunk)
@@ -296,7 +300,7 @@ async def _copy(body: AsyncIterator[bytes], file: BinaryIO, max_length: int) -> 
         if len(pending) >= PIECE:
             await _finished(flush)
             pending = bytearray()
-    await _finished(flush)
+    await _finished(finish)
     return digest.hexdigest()
 
 
