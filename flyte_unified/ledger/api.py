@@ -1,9 +1,10 @@
 """What other rooms may use of the ledger."""
 
+from flyte_unified.ledger.births import EncodedSpec, task_action
 from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
 from flyte_unified.ledger.model import Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
-from flyte_unified.ledger.moves import first_record
-from flyte_unified.ledger.service import EncodedSpec, Ledger
+from flyte_unified.ledger.moves import first_record, record_of
+from flyte_unified.ledger.service import Ledger
 
 __all__ = [
     "Action",
@@ -25,4 +26,6 @@ __all__ = [
     "TaskId",
     "WholeRun",
     "first_record",
+    "record_of",
+    "task_action",
 ]

@@ -24,6 +24,29 @@ def first_record(phase: Phase, *, at: Micros, attempt: int = 1) -> run_definitio
     return record
 
 
+def record_of(*phases: tuple[Phase, Micros]) -> run_definition_pb2.ActionAttempt:
+    """The record of an attempt that went through ``phases`` before we heard of it."""
+    (first, at), *rest = phases
+    record = first_record(first, at=at)
+    for phase, entered in rest:
+        _enter(record, phase, entered)
+    return record
+
+
+def recorded_again(known: Action, new: Action) -> Action:
+    """A trace is a note of its task; one of a failure may be followed by a note of the next try, when the task is retried."""
+    record = new.latest()
+    record.attempt = known.attempt + 1
+    return replace(
+        new,
+        depth=known.depth,
+        version=known.version + 1,
+        attempt=known.attempt + 1,
+        created_at=known.created_at,
+        record=record.SerializeToString(),
+    )
+
+
 def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
     """``action`` after ``move``; None where the table of phases, or the attempt's number, forbids it.
 

@@ -5,11 +5,10 @@ Accepted means durable: a call here returns after the commit, and watchers hear 
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from flyteidl2.task import run_pb2, task_definition_pb2
 
@@ -18,6 +17,7 @@ from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.db.api import Database, Work
 from flyte_unified.ledger import store
+from flyte_unified.ledger.births import EncodedSpec
 from flyte_unified.ledger.changes import Changes, Children, OneAction, Scope
 from flyte_unified.ledger.model import Action, Details, Move, NewRun, Retry, Run
 
@@ -153,19 +153,6 @@ class Ledger:
         _, root, new = created
         if new:
             self.changes.publish([root])
-
-
-class EncodedSpec(NamedTuple):
-    """A task spec as it is stored: under the SHA-256 of its bytes, in hex."""
-
-    digest: str
-    raw: bytes
-    message: task_definition_pb2.TaskSpec
-
-    @classmethod
-    def of(cls, message: task_definition_pb2.TaskSpec) -> EncodedSpec:
-        raw = message.SerializeToString(deterministic=True)
-        return cls(hashlib.sha256(raw).hexdigest(), raw, message)
 
 
 K = TypeVar("K")

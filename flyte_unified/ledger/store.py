@@ -147,7 +147,12 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
     place = {**_place(new.key), "_parent": new.parent}
     found = {row.name: row for row in (yield _GET_WITH_PARENT, place).all()}
     if (row := found.get(new.key.name)) is not None:
-        return _same(action_from(row), new), False
+        known = _same(action_from(row), new)
+        if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
+            return known, False
+        again = moves.recorded_again(known, new)
+        yield _ARCHIVE, _attempt_columns(known.key, known.latest())
+        return (again, True) if (yield from _save(known, again)) else (known, False)
     parent = found.get(new.parent)
     if parent is None:
         raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
