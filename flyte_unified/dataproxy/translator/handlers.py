@@ -1,0 +1,76 @@
+"""flyteidl2.workflow.TranslatorService: pure conversions, and two ways to name literals that lie in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+from flyteidl2.common.identifier_pb2 import ActionIdentifier, TriggerIdentifier
+from flyteidl2.task.common_pb2 import Inputs, NamedLiteral
+from flyteidl2.workflow.translator_service_pb2 import (
+    JsonValuesToLiteralsRequest,
+    JsonValuesToLiteralsResponse,
+    LaunchFormJsonToLiteralsRequest,
+    LaunchFormJsonToLiteralsResponse,
+    LiteralsToLaunchFormJsonRequest,
+    LiteralsToLaunchFormJsonResponse,
+    TaskSpecToLaunchFormJsonRequest,
+    TaskSpecToLaunchFormJsonResponse,
+)
+from google.protobuf.message import DecodeError
+
+from flyte_unified.core.context import CallContext
+from flyte_unified.core.errors import FailedPrecondition, InvalidArgument
+from flyte_unified.dataproxy.translator import forms
+
+ActionUris = Callable[[ActionIdentifier], Awaitable[Collection[str]]]
+"""The URIs of an action's own inputs and outputs; raises NotFound if there is no such action."""
+TriggerInputs = Callable[[TriggerIdentifier], Awaitable[Inputs]]
+"""A trigger's stored inputs, wherever they are; raises NotFound if there is no such trigger."""
+ReadObject = Callable[[str], Awaitable[bytes]]
+"""The bytes at a URI; raises NotFound if there is nothing."""
+
+
+class TranslatorHandlers:
+    def __init__(self, *, action_uris: ActionUris, trigger_inputs: TriggerInputs, read_object: ReadObject) -> None:
+        self._action_uris = action_uris
+        self._trigger_inputs = trigger_inputs
+        self._read_object = read_object
+
+    async def literals_to_launch_form_json(
+        self, message: LiteralsToLaunchFormJsonRequest, ctx: CallContext
+    ) -> LiteralsToLaunchFormJsonResponse:
+        literals = await self._named_literals(message)
+        return LiteralsToLaunchFormJsonResponse(json=forms.form_of_literals(literals, message.variables))
+
+    async def launch_form_json_to_literals(
+        self, message: LaunchFormJsonToLiteralsRequest, ctx: CallContext
+    ) -> LaunchFormJsonToLiteralsResponse:
+        return LaunchFormJsonToLiteralsResponse(literals=forms.literals_of_form(message.json))
+
+    async def task_spec_to_launch_form_json(
+        self, message: TaskSpecToLaunchFormJsonRequest, ctx: CallContext
+    ) -> TaskSpecToLaunchFormJsonResponse:
+        return TaskSpecToLaunchFormJsonResponse(json=forms.form_of_task(message.task_spec))
+
+    async def json_values_to_literals(
+        self, message: JsonValuesToLiteralsRequest, ctx: CallContext
+    ) -> JsonValuesToLiteralsResponse:
+        if not message.HasField("values"):
+            raise InvalidArgument("values: required")
+        return JsonValuesToLiteralsResponse(literals=forms.literals_of_values(message.values, message.variables))
+
+    async def _named_literals(self, message: LiteralsToLaunchFormJsonRequest) -> list[NamedLiteral]:
+        if message.HasField("trigger_id"):
+            return list((await self._trigger_inputs(message.trigger_id)).literals)
+        if not message.literals_uri:
+            return list(message.literals)
+        if not message.HasField("action_id"):
+            raise InvalidArgument("action_id: required with literals_uri")
+        # Only what belongs to the action may be read: the URI comes from the caller, the store is everyone's.
+        if message.literals_uri not in await self._action_uris(message.action_id):
+            raise InvalidArgument(f"literals_uri: not of the inputs or outputs of action {message.action_id.name!r}")
+        data = await self._read_object(message.literals_uri)
+        try:
+            return list(Inputs.FromString(data).literals)  # outputs have their literals in the same field
+        except DecodeError as error:
+            raise FailedPrecondition(f"literals_uri: {message.literals_uri} holds no literals: {error}") from error
