@@ -1,0 +1,190 @@
+"""From a request's first line to the one who answers: checks, routes, protocols.
+
+One application serves HTTP/1.1 and HTTP/2 alike. It always answers: what nobody foresaw becomes a logged 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import orjson
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from flyte_unified.core.context import Headers
+from flyte_unified.core.errors import FlyteUnifiedError, Unimplemented
+from flyte_unified.core.http import Response, Route
+from flyte_unified.rpc.calls import Calls, Policy
+from flyte_unified.rpc.connect import ConnectGet, ConnectStream, ConnectUnary
+from flyte_unified.rpc.errors import HTTP_STATUS, connect_error
+from flyte_unified.rpc.exchange import Disconnected, Exchange
+from flyte_unified.rpc.grpcweb import Grpc, GrpcWeb, GrpcWebText
+from flyte_unified.rpc.registry import JSON, PROTO, Kind, Method, Registry
+from flyte_unified.rpc.web import Cors, Router, decoded, host_check, request
+from flyte_unified.rpc.wire import Wire
+
+_TEXT = (("content-type", "text/plain; charset=utf-8"),)
+_TOKEN_PREFIX = "/t/"
+
+_UNARY, _STREAM, _GET = ConnectUnary(), ConnectStream(), ConnectGet()
+_GRPC, _WEB, _WEB_TEXT = Grpc(), GrpcWeb(), GrpcWebText()
+
+_WIRES: dict[str, tuple[Wire, str]] = {
+    "application/proto": (_UNARY, PROTO),
+    "application/json": (_UNARY, JSON),
+    "application/connect+proto": (_STREAM, PROTO),
+    "application/connect+json": (_STREAM, JSON),
+} | {
+    f"{wire.content_type}{suffix}": (wire, codec)
+    for wire in (_GRPC, _WEB, _WEB_TEXT)
+    for suffix, codec in (("", PROTO), ("+proto", PROTO), ("+json", JSON))
+}
+_ACCEPT_POST = ", ".join(_WIRES)
+
+
+class Application:
+    """Call it with an exchange; it returns when the exchange is answered."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        routes: Sequence[Route],
+        policy: Policy,
+        allowed_hosts: Sequence[str],
+        cors_origins: Sequence[str],
+        logger: FilteringBoundLogger | None = None,
+    ) -> None:
+        self.calls = Calls(policy, logger=logger)
+        self._registry = registry
+        self._router = Router(routes)
+        self._known_host = host_check(allowed_hosts)
+        self._cors = Cors(cors_origins)
+        self._log: FilteringBoundLogger = logger or structlog.get_logger("flyte_unified.rpc")
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Raises only CancelledError."""
+        try:
+            await self._answer(exchange)
+        except Disconnected:
+            exchange.abort()
+        except Exception:
+            self._log.exception("a request failed", method=exchange.method)
+            await self._last_resort(exchange)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if exchange.path == "/healthz":
+            # A probe asks by address, whatever the Host; there is nothing to read here.
+            await exchange.respond(200, _TEXT, b"OK")
+            return
+        if not self._known_host(exchange.host):
+            await exchange.respond(421, _TEXT, b"this server is not known by that host name (server.allowed_hosts)\n")
+            return
+        content_type = origin = ""
+        for name, value in exchange.headers:
+            if name == "content-type":
+                content_type = value
+            elif name == "origin":
+                origin = value
+            elif name == "x-request-id":
+                exchange.reply_headers = (*exchange.reply_headers, (name, value))
+        if origin:
+            exchange.reply_headers = (*exchange.reply_headers, *self._cors.headers(exchange, origin))
+        if exchange.method == "OPTIONS":
+            await exchange.respond(204, Cors.preflight(self._cors.headers(exchange, origin)))
+            return
+        token = None
+        if exchange.path.startswith(_TOKEN_PREFIX):
+            token, slash, rest = exchange.path[len(_TOKEN_PREFIX) :].partition("/")
+            exchange.path = slash + rest
+        method = self._registry.find(exchange.path)
+        if method is not None:
+            await self._call(exchange, method, content_type, token)
+        else:
+            await self._route(exchange, content_type, token)
+
+    async def _call(self, exchange: Exchange, method: Method, content_type: str, token: str | None) -> None:
+        if exchange.method == "GET" and method.idempotent and method.kind is Kind.UNARY:
+            await self.calls.serve(exchange, method, _GET, PROTO, token)
+            return
+        if exchange.method != "POST":
+            allow = "GET, POST" if method.idempotent and method.kind is Kind.UNARY else "POST"
+            await exchange.respond(405, (*_TEXT, ("allow", allow)), b"method not allowed\n")
+            return
+        wire, codec = _wire(content_type)
+        if wire is None or ((wire is _UNARY) is not (method.kind is Kind.UNARY) and wire in (_UNARY, _STREAM)):
+            await exchange.respond(415, (*_TEXT, ("accept-post", _ACCEPT_POST)), b"unsupported media type\n")
+        elif wire is _GRPC and exchange.http_version != "2":
+            await exchange.respond(505, _TEXT, b"gRPC needs HTTP/2\n")
+        else:
+            await self.calls.serve(exchange, method, wire, codec, token)
+
+    async def _route(self, exchange: Exchange, content_type: str, token: str | None) -> None:
+        path = decoded(exchange.path)
+        found = self._router.find(path)
+        if found is None:
+            await self._not_found(exchange, content_type)
+            return
+        methods, match = found
+        route = methods.get(exchange.method)
+        if route is None and exchange.method == "HEAD":
+            route = methods.get("GET")
+        if route is None:
+            await exchange.respond(405, (*_TEXT, ("allow", ", ".join(sorted(methods)))), b"method not allowed\n")
+            return
+        try:
+            with self.calls.tracked(streams=False):
+                if token is not None:
+                    await self.calls.identify(token, exchange.headers)
+                response = await route.handler(request(exchange, path, match))
+        except FlyteUnifiedError as error:
+            await exchange.respond(
+                HTTP_STATUS[error.code], (("content-type", "application/json"),), orjson.dumps(connect_error(error))
+            )
+            return
+        await self._send(exchange, response)
+
+    async def _not_found(self, exchange: Exchange, content_type: str) -> None:
+        wire, codec = _wire(content_type)
+        service, slash, rpc = exchange.path[1:].partition("/")
+        if exchange.method == "POST" and wire is not None and slash and "/" not in rpc:
+            method = Method(service, rpc, Kind.UNARY, None, {PROTO: bytes}, {PROTO: bytes})
+            error = Unimplemented(f"{service}/{rpc} is no RPC of this server")
+            await self.calls.refuse(exchange, method, wire, codec, error)
+        else:
+            await exchange.respond(404, _TEXT, b"not found\n")
+
+    async def _send(self, exchange: Exchange, response: Response) -> None:
+        body = response.body
+        if isinstance(body, bytes):
+            await exchange.respond(response.status, response.headers, body)
+        else:
+            await self._stream(exchange, response.status, response.headers, body)
+
+    async def _stream(self, exchange: Exchange, status: int, headers: Headers, body: AsyncIterator[bytes]) -> None:
+        try:
+            with self.calls.tracked(streams=True):
+                await exchange.start(status, headers)
+                if exchange.method != "HEAD":
+                    async for chunk in body:
+                        await exchange.write(chunk)
+                await exchange.end()
+        finally:
+            if (close := getattr(body, "aclose", None)) is not None:
+                await close()
+
+    async def _last_resort(self, exchange: Exchange) -> None:
+        if exchange.started:
+            exchange.abort()
+            return
+        try:
+            await exchange.respond(500, (("content-type", "application/json"),), b'{"code":"internal"}')
+        except Disconnected:
+            exchange.abort()
+
+
+def _wire(content_type: str) -> tuple[Wire | None, str]:
+    found = _WIRES.get(content_type)
+    if found is None:
+        found = _WIRES.get(content_type.partition(";")[0].strip().lower())
+    return found or (None, PROTO)

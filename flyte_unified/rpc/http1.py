@@ -1,0 +1,202 @@
+"""HTTP/1.1 by aiohttp's low-level server: its parser and its connection, none of its routing.
+
+aiohttp leaves three things to us: a bound on a request's head or body that never ends, ``Expect: 100-continue``, and
+bodies as they came (Connect's gzip is ours to undo).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from multidict import CIMultiDict
+
+from flyte_unified.core.context import Headers
+from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.rpc.envelope import too_large
+from flyte_unified.rpc.exchange import Disconnected, Exchange
+
+_LONGEST_LINE = 64 << 10
+"""Connect's GET carries the message in the request line."""
+_AT_ONCE = 256 << 10
+"""A response of more bytes is watched for a client that does not read it."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Http1Exchange(Exchange):
+    """A request of aiohttp's."""
+
+    __slots__ = ("_content", "_request", "_stall", "response")
+
+    def __init__(self, request: web.BaseRequest, *, stall: float) -> None:
+        version = request.version
+        super().__init__(
+            method=request.method,
+            target=request.raw_path,
+            headers=tuple([(name.lower(), value) for name, value in request.headers.items()]),
+            host=request.headers.get("Host", ""),
+            http_version=f"{version.major}.{version.minor}",
+        )
+        self._request = request
+        self._content = request.content
+        self._stall = stall
+        self.response: web.StreamResponse | None = None
+
+    async def read(self, limit: int) -> bytes:
+        if (self._request.content_length or 0) > limit:
+            raise too_large(self._request.content_length, limit)
+        body = await self.receive()
+        if not self._content.at_eof():
+            parts, size = [body], len(body)
+            while size <= limit and (chunk := await self.receive()):
+                parts.append(chunk)
+                size += len(chunk)
+            body = b"".join(parts)
+        if len(body) > limit:
+            raise too_large(None, limit)
+        return body
+
+    async def receive(self) -> bytes:
+        content = self._content
+        try:
+            if content.is_eof():
+                return await content.readany()
+            self._continue()
+            async with asyncio.timeout(None if self.patient else self._stall):
+                return await content.readany()
+        except RequestPayloadError as error:
+            raise InvalidArgument(f"the request's body is malformed: {error}") from error
+        except (OSError, TimeoutError) as error:
+            raise Disconnected from error
+
+    def _continue(self) -> None:
+        if not self._content.total_bytes and not self.started and self.header("expect").lower() == "100-continue":
+            transport = self._request.transport
+            if transport is not None:
+                transport.write(_CONTINUE)
+
+    async def respond(self, status: int, headers: Headers, body: bytes = b"", *, trailers: Headers = ()) -> None:
+        self.started = True
+        response = web.Response(status=status, headers=self._lines(headers), body=body)
+        self.response = response
+        if len(body) > _AT_ONCE:
+            await self._bounded(self._whole(response))
+
+    async def _whole(self, response: web.Response) -> None:
+        await response.prepare(self._request)
+        await response.write_eof()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        self.response = web.StreamResponse(status=status, headers=self._lines(headers))
+        await self._bounded(self.response.prepare(self._request))
+
+    async def write(self, data: bytes) -> None:
+        assert self.response is not None
+        await self._bounded(self.response.write(data))
+
+    async def end(self, *, trailers: Headers = ()) -> None:
+        assert self.response is not None
+        await self._bounded(self.response.write_eof())
+
+    async def _bounded(self, sending: Awaitable[Any]) -> None:
+        try:
+            async with asyncio.timeout(self._stall):
+                await sending
+        except (OSError, TimeoutError) as error:
+            raise Disconnected from error
+
+    def abort(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
+
+    def _lines(self, headers: Headers) -> CIMultiDict[str]:
+        lines = CIMultiDict(headers)
+        if self.reply_headers:
+            lines.extend(self.reply_headers)
+        return lines
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection with a bound on the time that a request's head may take."""
+
+    __slots__ = ("_head_seconds", "_head_timer", "busy")
+
+    def __init__(self, server: Http1Server, *, head_seconds: float, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.busy = False
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """A request's head is complete."""
+        self.busy = True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.busy and not self._messages and self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._head_seconds, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+
+
+class Http1Server(web.Server):
+    """Makes connections, one per client; calling it is asyncio's protocol factory."""
+
+    def __init__(
+        self,
+        application: Callable[[Exchange], Awaitable[None]],
+        *,
+        idle_seconds: float,
+        head_seconds: float,
+        stall_seconds: float,
+    ) -> None:
+        super().__init__(self._handle, handler_cancellation=True)
+        self._application = application
+        self._idle_seconds = idle_seconds
+        self._head_seconds = head_seconds
+        self._stall_seconds = stall_seconds
+        self._stopping = False
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(
+            self,
+            head_seconds=self._head_seconds,
+            loop=self._loop,
+            keepalive_timeout=self._idle_seconds,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
+        )
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        connection.begin()
+        try:
+            exchange = Http1Exchange(request, stall=self._stall_seconds)
+            await self._application(exchange)
+        finally:
+            connection.busy = False
+        response = exchange.response or web.Response(status=500)
+        if self._stopping:
+            response.force_close()
+        return response
+
+    def drain(self) -> None:
+        """Close idle connections now, and busy ones after their response."""
+        self._stopping = True
+        for connection in self.connections:
+            if not getattr(connection, "busy", False):
+                connection.force_close()
