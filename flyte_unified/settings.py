@@ -27,6 +27,7 @@ _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "FLYTE_UNIFIED_PYTHON"})
 """Ours, but no settings: where the file is, and (in a run's environment) the interpreter of its tasks."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_ANY = frozenset({"0.0.0.0", "::"})
 
 Seconds: TypeAlias = float
 """A duration; written as a number of seconds or with a unit: ``500ms``, ``30s``, ``5m``, ``1h``, ``2d``."""
@@ -190,6 +191,11 @@ class Settings:
             tree = replace(tree, **{section: replace(getattr(tree, section), **{name: value})})
         return replace(tree, sources={**self.sources, **dict.fromkeys(values, source)})
 
+    def base_url(self, port: int) -> str:
+        """Where clients reach a server that listens on ``port``, without a trailing slash."""
+        host = "localhost" if self.server.host in LOOPBACK | _ANY else self.server.host
+        return self.server.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
     def ephemeral_in(self, directory: Path) -> Settings:
         """The same server with its data in ``directory``. Code bundles stay where they were."""
         values: dict[str, Any] = {"data.dir": directory}
@@ -217,6 +223,22 @@ KEYS: dict[str, tuple[str, str]] = {key: (key.partition(".")[0], key.partition("
 def variable(key: str) -> str:
     """The environment variable of ``section.key``."""
     return ENV_PREFIX + key.replace(".", "_").upper()
+
+
+def written(key: str, value: Any) -> str:
+    """``value`` as it may stand in ``flyte.yaml``, in the largest unit that keeps it whole."""
+    match str(FIELDS[key].type):
+        case "Seconds":
+            times = (("d", 86400), ("h", 3600), ("m", 60))
+            return next((f"{value / f:.0f}{u}" for u, f in times if value >= f and value % f == 0), f"{value:g}s")
+        case "Size":
+            sizes = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+            return next((f"{value // f}{u}" for u, f in sizes if value >= f and value % f == 0), str(value))
+        case "Strings":
+            return f"[{', '.join(value)}]"
+        case "bool":
+            return str(value).lower()
+    return '""' if value in ("", Path()) else str(value)
 
 
 def find_file(chosen: str | None, *, environ: Mapping[str, str], cwd: Path | None = None) -> Path | None:
@@ -312,7 +334,7 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
             raise ValueError(f"one of {', '.join(choices)} is expected{_nearest(str(value), choices)}")
     except ValueError as error:
         raise SettingsError(f"{key} = {raw!r} (from {source}): {error}") from error
-    if key in _PATHS and value and "://" not in str(value):
+    if key in _PATHS and raw != "" and "://" not in str(value):
         value = type(value)((base or Path.cwd()) / Path(value).expanduser())
     return value
 

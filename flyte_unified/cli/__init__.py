@@ -1,0 +1,36 @@
+"""The command line. A verb is a module; what a verb needs is imported when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from flyte_unified.cli import config, start, version
+from flyte_unified.core.errors import FlyteUnifiedError
+
+VERBS = (start, config, version)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0, or 1 after an error that was told on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="flyte-unified",
+        description="Flyte's control plane as one process.",
+        epilog="Begin with `flyte-unified start`; `flyte-unified VERB --help` tells more.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_to(verbs)
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except FlyteUnifiedError as error:
+        sys.stderr.write(f"flyte-unified: {error.message}\n")
+        return 1
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status

@@ -1,0 +1,81 @@
+"""The data directory of a server: private to its user, and held by one server at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from flyte_unified.core.errors import FailedPrecondition
+
+LOCK = "server.lock"
+_OTHERS = 0o077
+
+
+@contextlib.contextmanager
+def held(directory: Path, *, port: int) -> Iterator[None]:
+    """Hold ``directory`` (made, and closed to other users, if need be) until the end of the block.
+
+    The lock is the kernel's, so it ends with the process however that ends. Raises FailedPrecondition naming the
+    server that holds it.
+    """
+    _make_private(directory)
+    with open(directory / LOCK, "a+", opener=_private) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FailedPrecondition(
+                f"{directory} is in use by {_holder(lock)}; stop that server, or choose another directory with --data-dir"
+            ) from None
+        except OSError as error:
+            raise FailedPrecondition(f"cannot lock {directory}: {error.strerror}; it must be on a local disk") from error
+        lock.truncate(0)
+        json.dump({"pid": os.getpid(), "port": port, "since": datetime.now().astimezone().isoformat("T", "seconds")}, lock)
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A new directory that is removed at the end of the block, whatever is in it."""
+    path = Path(tempfile.mkdtemp(prefix="flyte-unified-")).resolve()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.stat().st_mode & _OTHERS:
+            return
+        if not (directory / LOCK).exists() and any(directory.iterdir()):
+            raise FailedPrecondition(
+                f"{directory} is open to other users and holds other things; choose an empty directory with --data-dir, "
+                "or close this one (chmod 700)"
+            )
+        directory.chmod(0o700)
+    except OSError as error:
+        raise FailedPrecondition(f"cannot use {directory} as data directory: {error.strerror}") from error
+
+
+def _holder(lock: IO[str]) -> str:
+    """Who wrote the lock; a server that was just starting may not have written yet."""
+    lock.seek(0)
+    try:
+        told = json.load(lock)
+        return f"a server with pid {told['pid']} on port {told['port']} since {told['since']}"
+    except (ValueError, KeyError):
+        return "a server that is just starting"
