@@ -1,0 +1,44 @@
+"""What other rooms may use of the data proxy, and what it needs of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from flyteidl2.task import task_definition_pb2
+
+from flyte_unified.dataproxy.bundles import code_bundle
+from flyte_unified.dataproxy.inputs import cache_key, check_inputs, fill_defaults, inputs_hash
+from flyte_unified.ledger.api import TaskId
+from flyte_unified.storage.api import join
+
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "Specs",
+    "cache_key",
+    "check_inputs",
+    "code_bundle",
+    "file_in",
+    "fill_defaults",
+    "inputs_hash",
+]
+
+INPUTS = "inputs.pb"
+"""flyteidl2.task.Inputs"""
+OUTPUTS = "outputs.pb"
+"""flyteidl2.task.Outputs"""
+
+
+class Specs(Protocol):
+    """Deployed tasks. Both raise NotFound."""
+
+    async def of_task(self, task: TaskId) -> task_definition_pb2.TaskSpec:
+        """The spec of one version of a task."""
+
+    async def of_trigger(self, task: TaskId, trigger: str) -> task_definition_pb2.TaskSpec:
+        """The spec that a trigger of ``task`` (whose version is empty) starts."""
+
+
+def file_in(uri: str, name: str) -> str:
+    """The address of ``name``: clients give the directory that it is in for some actions, the file itself for others."""
+    return uri if uri.endswith(f"/{name}") else join(uri, name)
