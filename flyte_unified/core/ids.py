@@ -108,7 +108,5 @@ def _checked(value: str, *, field: str, limit: int) -> str:
     if len(value) > limit:
         raise InvalidArgument(f"{field} has {len(value)} characters; at most {limit} are allowed")
     if not _NAME.fullmatch(value):
-        raise InvalidArgument(
-            f"{field}: {value!r} may hold letters, digits, '-', '_' and '.', a letter or digit at its ends"
-        )
+        raise InvalidArgument(f"{field}: {value!r} may hold letters, digits, '-', '_' and '.', a letter or digit at its ends")
     return value

@@ -131,10 +131,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """The attempt under way failed with ``error``; another begins, not before ``not_before``."""
+    """The attempt under way ended with ``error``, in ``ended``; another begins, not before ``not_before``."""
 
     attempt: int
     error: execution_pb2.ExecutionError
+    ended: Phase = Phase.FAILED
     not_before: Micros | None = None
     failure: Failure
     at: Micros | None = None

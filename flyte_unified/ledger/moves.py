@@ -88,7 +88,7 @@ def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_defi
     if move.details is not None:
         finished.MergeFrom(move.details)
     finished.error_info.CopyFrom(error_info(move.error))
-    _enter(finished, Phase.FAILED, at)
+    _enter(finished, move.ended, at)
     renewed = replace(
         action,
         phase=Phase.QUEUED,

@@ -1,0 +1,125 @@
+"""How an attempt ended, decided in one place from its files and its exit, alike for process and pod. Pure.
+
+In this order: an error.pb that parses; an outputs.pb that parses and has every output of the interface (success, whatever
+the exit says: a library in the task may crash at interpreter exit, after the work is done); then exit code or signal.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyteidl2.core import execution_pb2
+from flyteidl2.task import common_pb2
+from google.protobuf.message import DecodeError
+
+from flyte_unified.ledger.api import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """The end of a process. Both None: nobody saw it end."""
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """Outputs are there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """``failure`` says whose budget pays; ``retryable`` whether another attempt may help."""
+
+    error: execution_pb2.ExecutionError
+    failure: Failure
+    retryable: bool
+
+
+Outcome = Succeeded | Failed
+
+
+def judge(
+    *,
+    error_file: bytes | None,
+    outputs_file: bytes | None,
+    outputs: Sequence[str],
+    ending: Exit,
+    interpreter: str,
+) -> Outcome:
+    """``outputs`` are the names that the interface promises; files are None where absent."""
+    if (document := _document(error_file)) is not None:
+        return _user_error(document, interpreter)
+    if _complete(outputs_file, outputs):
+        return Succeeded()
+    return _crash(ending)
+
+
+def _document(content: bytes | None) -> execution_pb2.ErrorDocument | None:
+    if not content:
+        return None
+    try:
+        document = execution_pb2.ErrorDocument.FromString(content)
+    except DecodeError:
+        return None
+    return document if document.HasField("error") else None
+
+
+def _user_error(document: execution_pb2.ErrorDocument, interpreter: str) -> Failed:
+    error = document.error
+    kind = error.origin or execution_pb2.ExecutionError.USER
+    system = kind == execution_pb2.ExecutionError.SYSTEM
+    return Failed(
+        error=execution_pb2.ExecutionError(
+            code=error.code, message=error.message + _hint(error, interpreter), kind=kind, recoverability=error.kind
+        ),
+        failure=Failure.SYSTEM if system else Failure.USER,
+        retryable=error.kind == execution_pb2.ContainerError.RECOVERABLE,
+    )
+
+
+def _hint(error: execution_pb2.ContainerError, interpreter: str) -> str:
+    """Most such errors mean that the task ran in another environment than its author's."""
+    if not any(name in error.code or name in error.message for name in ("ModuleNotFoundError", "ImportError", "pickle")):
+        return ""
+    return (
+        f"\nThis task ran in {interpreter}. To use another interpreter: flyte-unified start --python PATH, "
+        "or FLYTE_UNIFIED_PYTHON=PATH in the run's environment variables."
+    )
+
+
+def _complete(content: bytes | None, names: Sequence[str]) -> bool:
+    if content is None:
+        return False
+    try:
+        found = {literal.name for literal in common_pb2.Outputs.FromString(content).literals}
+    except DecodeError:
+        return False
+    return found.issuperset(names)
+
+
+def _crash(ending: Exit) -> Failed:
+    if ending.out_of_memory:
+        return _failed("OOMKilled", "the task used more memory than its limit allows and was killed", Failure.USER)
+    if ending.signal is not None:
+        name = signal.Signals(ending.signal).name if ending.signal in set(signal.Signals) else str(ending.signal)
+        return _failed("Interrupted", f"the task's process was ended by signal {name}", Failure.SYSTEM)
+    if ending.code is not None:
+        return _failed(
+            "ProcessExited",
+            f"the task's process exited with code {ending.code} and left neither its outputs nor an error",
+            Failure.SYSTEM,
+        )
+    return _failed("Interrupted", "the task's process is gone, and nobody saw it end", Failure.SYSTEM)
+
+
+def _failed(code: str, message: str, failure: Failure) -> Failed:
+    kind = execution_pb2.ExecutionError.USER if failure is Failure.USER else execution_pb2.ExecutionError.SYSTEM
+    error = execution_pb2.ExecutionError(
+        code=code, message=message, kind=kind, recoverability=execution_pb2.ContainerError.RECOVERABLE
+    )
+    return Failed(error=error, failure=failure, retryable=True)

@@ -1,0 +1,55 @@
+"""What a task's metadata allows: how often, how long, after which wait. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flyteidl2.core import literals_pb2, tasks_pb2
+
+from flyte_unified.core.clock import seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Waits between attempts: ``base * factor**n`` seconds before the n-th retry (from 0), at most ``cap``."""
+
+    base: float = 0.0
+    factor: float = 1.0
+    cap: float = float("inf")
+
+    def delay(self, retry: int) -> float:
+        try:
+            return min(self.base * self.factor**retry, self.cap)
+        except OverflowError:
+            return self.cap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds in seconds; 0 means none."""
+
+    retries: int = 0
+    backoff: Backoff = Backoff()  # frozen
+    max_runtime: float = 0.0
+    """RUNNING, per attempt"""
+    queued: float = 0.0
+    """before RUNNING, per attempt"""
+    deadline: float = 0.0
+    """since the action's creation, whatever its attempts"""
+
+
+def limits(metadata: tasks_pb2.TaskMetadata) -> Limits:
+    """The bounds that a task asks for (flyteidl2/core/tasks.proto)."""
+    return Limits(
+        retries=metadata.retries.retries,
+        backoff=_backoff(metadata.retries),
+        max_runtime=seconds(metadata.timeout),
+        queued=seconds(metadata.timeouts.queued_timeout),
+        deadline=seconds(metadata.timeouts.deadline),
+    )
+
+
+def _backoff(strategy: literals_pb2.RetryStrategy) -> Backoff:
+    asked = strategy.backoff
+    cap = seconds(asked.cap) if asked.HasField("cap") else float("inf")
+    return Backoff(base=seconds(asked.base), factor=asked.factor or 1.0, cap=cap)

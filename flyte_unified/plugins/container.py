@@ -1,0 +1,173 @@
+"""Tasks that are a command line: the SDK's ``a0`` in a container or in a pod's primary container.
+
+Sources: the SDK's task serialisation; flyteidl2/core/tasks.proto for the fields.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+
+from flyteidl2.core import tasks_pb2
+from google.protobuf import struct_pb2
+
+from flyte_unified.core.clock import timestamp
+from flyte_unified.core.quantities import quantity
+from flyte_unified.core.templates import render
+from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Work
+
+_RUNTIMES = frozenset({"a0", "pyflyte-execute"})
+_CHECKPOINTS = "_flytecheckpoints"
+_ORG = "local"
+"""The SDK's runtime wants a name; the server ignores it."""
+
+
+def describe(context: TaskContext) -> Work:
+    """The process of a task whose command is the SDK's runtime; a refusal for any other container."""
+    template = context.spec.task_template
+    if template.HasField("container"):
+        container = template.container
+        arguments = [*container.command, *container.args]
+        environment = {entry.key: entry.value for entry in container.env}
+        resources = _resources(_entries(container.resources.requests), _entries(container.resources.limits))
+    elif template.HasField("k8s_pod"):
+        primary = _primary(template)
+        if primary is None:
+            return Refusal("BadTaskSpecification", "the task's pod has no primary container")
+        arguments = [*_strings(primary.get("command")), *_strings(primary.get("args"))]
+        environment = _pod_environment(primary)
+        asked = _mapping(primary.get("resources"))
+        resources = _resources(_texts(asked.get("requests")), _texts(asked.get("limits")))
+    else:
+        return Refusal("BadTaskSpecification", f"a task of type {template.type!r} without container or pod can't run here")
+    if not arguments or posixpath.basename(arguments[0]) not in _RUNTIMES:
+        return Refusal(
+            "UnsupportedTaskType",
+            f"task {template.id.name!r} runs a container image of its own ({arguments[0] if arguments else 'no command'}); "
+            "on a laptop that takes podman or docker, in a cluster it runs as a pod",
+        )
+    return Process(
+        arguments=render(arguments, variables(context)),
+        environment=environment | {entry.key: entry.value for entry in context.run_spec.envs.values},
+        system=_system(context),
+        resources=resources,
+    )
+
+
+def variables(context: TaskContext) -> dict[str, str]:
+    """Template variables of one attempt, keys in lower case."""
+    action = context.action
+    start = timestamp(context.run.start_time).ToJsonString()
+    return {
+        "input": action.input_uri,
+        "inputprefix": posixpath.dirname(action.input_uri),
+        "outputprefix": context.output_prefix,
+        "rawoutputdataprefix": context.raw_prefix,
+        "checkpointoutputprefix": posixpath.join(context.output_prefix, _CHECKPOINTS),
+        "prevcheckpointprefix": posixpath.join(context.previous_prefix, _CHECKPOINTS) if context.previous_prefix else "",
+        "runname": action.key.run,
+        "actionname": action.key.name,
+        "runstarttime": start,
+        "perretryuniquekey": pod_name(context),
+        "namespace": f"{action.key.project}-{action.key.domain}",
+        "executionproject": action.key.project,
+        "executiondomain": action.key.domain,
+        "executionorg": _ORG,
+        "podname": pod_name(context),
+    }
+
+
+def pod_name(context: TaskContext) -> str:
+    """Distinct for every attempt; what a pod of it would be called."""
+    action = context.action
+    return f"{action.key.run}-{action.key.name}-{action.attempt - 1}"
+
+
+def _system(context: TaskContext) -> dict[str, str]:
+    """What the SDK's runtime needs, whatever the user says."""
+    action = context.action
+    task = action.task
+    asked = {entry.key: entry.value for entry in context.run_spec.envs.values}
+    return {
+        "ACTION_NAME": action.key.name,
+        "DO_NOT_TRACK": "1",
+        "FLYTE_ATTEMPT_NUMBER": str(action.attempt - 1),
+        "FLYTE_INTERNAL_EXECUTION_DOMAIN": action.key.domain,
+        "FLYTE_INTERNAL_EXECUTION_ID": action.key.run,
+        "FLYTE_INTERNAL_EXECUTION_PROJECT": action.key.project,
+        "FLYTE_INTERNAL_TASK_DOMAIN": task.domain,
+        "FLYTE_INTERNAL_TASK_NAME": task.name,
+        "FLYTE_INTERNAL_TASK_PROJECT": task.project,
+        "FLYTE_INTERNAL_TASK_VERSION": task.version,
+        "FSSPEC_FILE_AUTO_MKDIR": "1",
+        "RUN_NAME": action.key.run,
+        "_F_PN": pod_name(context),
+        "_U_EP_OVERRIDE": context.endpoint,
+        "_U_INSECURE": "true",
+        "_U_ORG_NAME": _ORG,
+        "_U_RUN_BASE": action.output_base.rstrip("/"),
+        "_U_USE_ACTIONS": asked.get("_U_USE_ACTIONS", "1"),
+    }
+
+
+def _resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> Resources:
+    def asked(name: str) -> float:
+        text = requests.get(name) or limits.get(name)
+        return quantity(text, field=f"resources.{name}") if text else 0.0
+
+    limit = limits.get("memory")
+    return Resources(
+        cpu=asked("cpu"),
+        memory=int(asked("memory")),
+        memory_limit=int(quantity(limit, field="resources.memory")) if limit else 0,
+        gpu=int(max(asked("gpu"), asked("nvidia.com/gpu"))),
+    )
+
+
+def _entries(entries: Iterable[tasks_pb2.Resources.ResourceEntry]) -> dict[str, str]:
+    return {tasks_pb2.Resources.ResourceName.Name(entry.name).lower(): entry.value for entry in entries}
+
+
+def _primary(template: tasks_pb2.TaskTemplate) -> Mapping[str, object] | None:
+    """The pod's primary container, from the pod's JSON."""
+    name = template.k8s_pod.primary_container_name or template.config.get("primary_container_name", "")
+    containers = (
+        template.k8s_pod.pod_spec.fields["containers"].list_value.values if template.k8s_pod.HasField("pod_spec") else ()
+    )
+    found = [_mapping(_plain(value)) for value in containers]
+    named = [container for container in found if container.get("name") == name]
+    if not named and len(found) == 1:
+        named = found
+    return named[0] if named else None
+
+
+def _plain(value: struct_pb2.Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {key: _plain(field) for key, field in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    return getattr(value, kind) if kind not in (None, "null_value") else None
+
+
+def _pod_environment(container: Mapping[str, object]) -> dict[str, str]:
+    """``valueFrom`` needs a cluster; such variables are left out."""
+    entries = container.get("env")
+    listed = entries if isinstance(entries, Sequence) else ()
+    return {
+        str(entry["name"]): str(entry.get("value", ""))
+        for entry in listed
+        if isinstance(entry, Mapping) and "name" in entry and "valueFrom" not in entry
+    }
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(key): f"{item:g}" if isinstance(item, float) else str(item) for key, item in _mapping(value).items()}
