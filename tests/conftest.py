@@ -27,6 +27,9 @@ _TURNS = 5
 _PATIENCE = 2.0
 """Seconds in which a thread that was told to end, or a process that was killed, must be gone."""
 
+_OF_THE_PROCESS = ("flyte_syncify", "_poll_wrapper")
+"""Threads (by a part of their names) that clients' libraries start once and keep: the SDK's loop, grpcio's poller."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in a loop whose clock jumps when it is idle")
@@ -142,7 +145,11 @@ def _told(context: dict[str, Any]) -> str:
 
 
 def _surviving_threads(before: set[threading.Thread]) -> list[str]:
-    survivors = [thread for thread in threading.enumerate() if thread not in before]
+    survivors = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and not any(name in thread.name for name in _OF_THE_PROCESS)
+    ]
     for thread in survivors:
         thread.join(_PATIENCE)
     return [f"thread {thread.name}" for thread in survivors if thread.is_alive()]
