@@ -1,0 +1,60 @@
+"""The data directory: private, and one server's at a time."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from flyte_unified.cli.datadir import LOCK, held, temporary
+from flyte_unified.core.errors import FailedPrecondition
+
+
+def test_a_second_holder_is_refused_until_the_first_is_gone(tmp_path):
+    """The lock ends with the block."""
+    directory = tmp_path / "a" / "b"
+    with held(directory, port=1), pytest.raises(FailedPrecondition, match="on port 1 since"), held(directory, port=2):
+        pass
+    with held(directory, port=3):
+        assert '"port": 3' in (directory / LOCK).read_text()
+
+
+def test_a_holder_that_has_not_signed_yet_is_told_as_such(tmp_path):
+    """Between taking the lock and writing into it there is a moment."""
+    directory = tmp_path / "data"
+    with held(directory, port=1):
+        (directory / LOCK).write_text("")
+        with pytest.raises(FailedPrecondition, match="just starting"), held(directory, port=2):
+            pass
+
+
+def test_an_empty_directory_is_closed_to_others(tmp_path):
+    """Keys and results are for their owner alone."""
+    tmp_path.chmod(0o755)
+    with held(tmp_path, port=1):
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+def test_a_directory_with_other_things_is_not_touched(tmp_path):
+    """A slip such as ``--data-dir /tmp`` must not close a directory that others use."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FailedPrecondition, match="holds other things"), held(tmp_path, port=1):
+        pass
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_its_place_is_an_error(tmp_path):
+    """The error names the path."""
+    (tmp_path / "data").touch()
+    with pytest.raises(FailedPrecondition, match=f"cannot use {tmp_path / 'data'}"), held(tmp_path / "data", port=1):
+        pass
+
+
+def test_a_temporary_directory_is_gone_at_the_end():
+    """With everything in it."""
+    with temporary() as path:
+        (path / "a").mkdir()
+        (path / "a" / "b").touch()
+    assert not path.exists()
