@@ -92,7 +92,7 @@ async def test_put_then_get(server: _Server) -> None:
     content = os.urandom(3_000_000)
     response = await server.put(await server.upload("a b/c+d.bin", content), content)
     assert response.status == 200
-    assert Path(server.uri("a b/c+d.bin")).read_bytes() == content  # noqa: ASYNC240
+    assert Path(server.uri("a b/c+d.bin")).read_bytes() == content
     signed = await server.store.sign_download(server.uri("a b/c+d.bin"), expires_in=60, base_url="http://localhost")
     answer = await server.send("GET", signed.url)
     assert answer.status == 200
