@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
+from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.tables import metadata
@@ -16,7 +16,13 @@ from flyte_unified.db.tables import metadata
 HEAD = "0001"
 """The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
 
-_version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+_version = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""As Alembic makes it."""
 
 
 def prepare(engine: Engine) -> None:

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 _BATCH = 512
 _READERS = 3
+_CLOSED = "the server is starting or stopping: its database is not open"
 
 
 @dataclass(slots=True)
@@ -65,9 +66,9 @@ class SQLiteDatabase:
 
         Raises FailedPrecondition when the file was written by a newer version of this program.
         """
+        await asyncio.to_thread(schema.prepare, self._engine)
         loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
-        await loop.run_in_executor(self._readers, schema.prepare, self._engine)
         self._writer = threading.Thread(target=self._write_batches, args=(loop,), name="sqlite-writer", daemon=True)
         self._writer.start()
 
@@ -76,17 +77,17 @@ class SQLiteDatabase:
         if self._writer is None or self._readers is None:
             return
         writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
         self._jobs.put(None)
         await asyncio.to_thread(writer.join)
-        self._readers.shutdown()
+        await asyncio.to_thread(readers.shutdown)
         for connection in self._reading:
             connection.close()
         self._engine.dispose()
-        await asyncio.sleep(0)  # lets the last batch's callbacks run
 
     async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
         if self._writer is None:
-            raise Unavailable("the server is stopping: its database is closed")
+            raise Unavailable(_CLOSED)
         if self._waiting >= self._queue_limit:
             raise ResourceExhausted(f"{self._waiting} writes wait for the database; at most database.queue_limit may")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -96,7 +97,7 @@ class SQLiteDatabase:
 
     async def read(self, work: Callable[[], Work[T]]) -> T:
         if self._readers is None:
-            raise Unavailable("the server is starting: its database is not open yet")
+            raise Unavailable(_CLOSED)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     def _read(self, work: Callable[[], Work[T]]) -> T:
@@ -150,7 +151,11 @@ class SQLiteDatabase:
                     job.future.set_exception(job.error)
                 continue
             if job.then is not None:
-                job.then(job.result)
+                try:
+                    job.then(job.result)
+                except Exception as error:  # the commit stands: everyone is answered all the same
+                    told = {"message": "what follows a commit failed", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(told)
             if not job.future.done():
                 job.future.set_result(job.result)
 
@@ -166,8 +171,14 @@ def _transaction(connection: Connection, batch: list[_Job]) -> None:
                 job.error = error
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        if _in_transaction(connection):  # SQLite has rolled back by itself when the disk is full
+            connection.exec_driver_sql("ROLLBACK")
         raise
+
+
+def _in_transaction(connection: Connection) -> bool:
+    raw = connection.connection.driver_connection
+    return isinstance(raw, sqlite3.Connection) and raw.in_transaction
 
 
 def _drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
@@ -195,11 +206,12 @@ def _plain(error: Exception) -> Exception:
     """What the caller of a single failed piece of work is told."""
     if isinstance(error, _DirtyError) and isinstance(error.__cause__, Exception):
         return error.__cause__
-    if isinstance(error, DBAPIError):
-        wrapped = Internal(f"the database refused a statement: {error.orig}")
-        wrapped.__cause__ = error
-        return wrapped
-    return error
+    if not isinstance(error, DBAPIError):
+        return error
+    full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    wrapped = (ResourceExhausted if full else Internal)(f"the database refused a statement: {error.orig}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _engine(path: Path) -> Engine:

@@ -8,6 +8,8 @@ one update per phase, whatever its history.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -35,6 +37,11 @@ metadata = MetaData(
 
 def _scope() -> tuple[Column[str], Column[str]]:
     return Column("project", String(63), nullable=False), Column("domain", String(63), nullable=False)
+
+
+def _only(where: str) -> dict[str, Any]:
+    """Restricts an index to the rows that meet ``where``."""
+    return {"sqlite_where": text(where), "postgresql_where": text(where)}
 
 
 projects = Table(
@@ -136,21 +143,18 @@ actions = Table(
     PrimaryKeyConstraint("project", "domain", "run", "name"),
     ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"]),
     Index("ix_actions_children", "project", "domain", "run", "parent", "created_at"),
+    Index("ix_actions_roots", "project", "domain", "created_at", "run", **_only("parent IS NULL")),
+    Index("ix_actions_tasks", "task_project", "task_domain", "task_name", "created_at", **_only("parent IS NULL")),
     Index(
-        "ix_actions_roots",
-        "project",
-        "domain",
+        "ix_actions_task_versions",
+        "task_project",
+        "task_domain",
+        "task_name",
+        "task_version",
         "created_at",
-        "run",
-        sqlite_where=text("parent IS NULL"),
-        postgresql_where=text("parent IS NULL"),
+        **_only("parent IS NULL"),
     ),
-    Index(
-        "ix_actions_live",
-        "created_at",
-        sqlite_where=text("ended_at IS NULL"),
-        postgresql_where=text("ended_at IS NULL"),
-    ),
+    Index("ix_actions_live", "created_at", **_only("ended_at IS NULL")),
 )
 
 attempts = Table(
