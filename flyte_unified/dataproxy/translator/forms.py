@@ -1,9 +1,11 @@
 """Whole forms: the schema of all inputs, with their values as defaults, and the literals of a filled form.
 
-A property's ``x-flyte`` may hold ``type``, the exact type (a LiteralType, base64) if its schema does not tell it,
-``hints`` about its value (see ``values``), and ``origin``: the hash, metadata and artifact that the literal came with, and
-the digest of the value that they belong to: an edited value is another one, and must not be cached as the first. The form's own ``x-flyte`` holds ``order``, the names as declared: a ``Struct``
-has no order.
+A property's ``x-flyte`` may hold
+``type``, the exact type (a LiteralType, base64) if its schema does not tell it;
+``hints`` about its value, see ``values``;
+``origin``, the hash, metadata and artifact that came with the literal, and the digest of the value that they belong to:
+an edited value is another one and must not be cached as the first.
+The form's own ``x-flyte`` holds ``order``, the names as declared: a ``Struct`` has no order.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ import msgpack
 from flyteidl2.core.types_pb2 import LiteralType
 
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.dataproxy.translator.texts import Json, number, step
+from flyte_unified.dataproxy.translator.texts import Json, number, step, struct_field
 
 TAG = "msgpack"
 
 
 def is_packed(type_: LiteralType) -> bool:
     """Whether the SDK said, when it registered the type, that values are msgpack."""
-    fields = type_.annotation.annotations.fields
-    return fields["cache-key-metadata"].struct_value.fields["serialization-format"].string_value == TAG if fields else False
+    said = struct_field(struct_field(type_.annotation.annotations, "cache-key-metadata").struct_value, "serialization-format")
+    return bool(said.string_value == TAG)
 
 
 def json_of_packed(data: bytes, path: str) -> Json:

@@ -20,7 +20,7 @@ from flyteidl2.core.types_pb2 import (
 )
 
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.dataproxy.translator.texts import Json, plain_struct, step, struct_of
+from flyte_unified.dataproxy.translator.texts import Json, plain_struct, step, struct_field, struct_of
 
 EXTENSION = "x-flyte"
 
@@ -57,7 +57,7 @@ def title(type_: LiteralType) -> str:
     """What a person calls the type: the title of a variant, and the expectation in a message."""
     match type_.WhichOneof("type"):
         case "simple" if type_.simple == SimpleType.STRUCT:
-            return type_.metadata.fields["title"].string_value or "object"
+            return struct_field(type_.metadata, "title").string_value or "object"
         case "simple":
             return SimpleType.Name(type_.simple).lower() if type_.simple in SimpleType.values() else "unknown"
         case "collection_type":

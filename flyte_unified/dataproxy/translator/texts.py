@@ -83,6 +83,11 @@ def plain_struct(struct: Struct) -> dict[str, Json]:
     return {key: plain(value) for key, value in struct.fields.items()}
 
 
+def struct_field(struct: Struct, key: str) -> Value:
+    """One field, or an empty value: to index a message map would write into it."""
+    return struct.fields.get(key, Value())
+
+
 def struct_of(values: Mapping[str, Json]) -> Struct:
     struct = Struct()
     struct.update(values)
