@@ -3,8 +3,9 @@
 from flyte_unified.ledger.births import EncodedSpec, task_action
 from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
 from flyte_unified.ledger.model import Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
-from flyte_unified.ledger.moves import first_record, record_of
+from flyte_unified.ledger.moves import error_info, first_record, record_of
 from flyte_unified.ledger.service import Ledger
+from flyte_unified.ledger.signals import check_signal, signal
 
 __all__ = [
     "Action",
@@ -25,7 +26,10 @@ __all__ = [
     "Subscription",
     "TaskId",
     "WholeRun",
+    "check_signal",
+    "error_info",
     "first_record",
     "record_of",
+    "signal",
     "task_action",
 ]

@@ -106,7 +106,10 @@ def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_defi
 def error_info(error: execution_pb2.ExecutionError) -> run_definition_pb2.ErrorInfo:
     """The part of an error that an attempt's record shows."""
     kind = _KINDS.get(error.kind, run_definition_pb2.ErrorInfo.KIND_UNSPECIFIED)
-    return run_definition_pb2.ErrorInfo(message=error.message, kind=kind)
+    info = run_definition_pb2.ErrorInfo(message=error.message, kind=kind, code=error.code)
+    if error.HasField("gpu_fault"):
+        info.gpu_fault.CopyFrom(error.gpu_fault)
+    return info
 
 
 def _merge(record: run_definition_pb2.ActionAttempt, move: Move) -> None:
