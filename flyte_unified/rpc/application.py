@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-import orjson
 import structlog
 from structlog.typing import FilteringBoundLogger
 
@@ -16,7 +15,7 @@ from flyte_unified.core.errors import FlyteUnifiedError, Unimplemented
 from flyte_unified.core.http import Response, Route
 from flyte_unified.rpc.calls import Calls, Policy
 from flyte_unified.rpc.connect import ConnectGet, ConnectStream, ConnectUnary
-from flyte_unified.rpc.errors import HTTP_STATUS, connect_error
+from flyte_unified.rpc.errors import HTTP_STATUS, connect_error_json
 from flyte_unified.rpc.exchange import Disconnected, Exchange
 from flyte_unified.rpc.grpcweb import Grpc, GrpcWeb, GrpcWebText
 from flyte_unified.rpc.registry import JSON, PROTO, Kind, Method, Registry
@@ -24,6 +23,7 @@ from flyte_unified.rpc.web import Cors, Router, decoded, host_check, request
 from flyte_unified.rpc.wire import Wire
 
 _TEXT = (("content-type", "text/plain; charset=utf-8"),)
+_JSON = (("content-type", "application/json"),)
 _TOKEN_PREFIX = "/t/"
 
 _UNARY, _STREAM, _GET = ConnectUnary(), ConnectStream(), ConnectGet()
@@ -138,21 +138,22 @@ class Application:
                     await self.calls.identify(token, exchange.headers)
                 response = await route.handler(request(exchange, path, match))
         except FlyteUnifiedError as error:
-            await exchange.respond(
-                HTTP_STATUS[error.code], (("content-type", "application/json"),), orjson.dumps(connect_error(error))
-            )
+            await exchange.respond(HTTP_STATUS[error.code], _JSON, connect_error_json(error))
             return
         await self._send(exchange, response)
 
     async def _not_found(self, exchange: Exchange, content_type: str) -> None:
         wire, codec = _wire(content_type)
         service, slash, rpc = exchange.path[1:].partition("/")
-        if exchange.method == "POST" and wire is not None and slash and "/" not in rpc:
-            method = Method(service, rpc, Kind.UNARY, None, {PROTO: bytes}, {PROTO: bytes})
-            error = Unimplemented(f"{service}/{rpc} is no RPC of this server")
-            await self.calls.refuse(exchange, method, wire, codec, error)
-        else:
+        if exchange.method != "POST" or wire is None or not slash or "/" in rpc:
             await exchange.respond(404, _TEXT, b"not found\n")
+            return
+        error = Unimplemented(f"{service}/{rpc} is no RPC of this server")
+        if wire in (_UNARY, _STREAM):
+            await exchange.respond(404, _JSON, connect_error_json(error))
+        else:
+            method = Method(service, rpc, Kind.UNARY, None, {}, {})
+            await self.calls.refuse(exchange, method, wire, codec, error)
 
     async def _send(self, exchange: Exchange, response: Response) -> None:
         body = response.body
@@ -178,7 +179,7 @@ class Application:
             exchange.abort()
             return
         try:
-            await exchange.respond(500, (("content-type", "application/json"),), b'{"code":"internal"}')
+            await exchange.respond(500, _JSON, b'{"code":"internal"}')
         except Disconnected:
             exchange.abort()
 
