@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from inspect import getdoc
+from pathlib import Path
 
 from flyte_unified.settings import FIELDS, KEYS, SECTIONS, variable, written
 
@@ -66,3 +67,9 @@ def _summary(section: str) -> str:
 def _described(key: str) -> str:
     doc, choices = FIELDS[key].metadata["doc"], FIELDS[key].metadata["choices"]
     return f"{doc} One of {', '.join(choices)}." if choices else str(doc)
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[2]
+    (root / "flyte.yaml").write_text(template())
+    (root / "docs" / "settings.md").write_text(page())

@@ -1,0 +1,67 @@
+# The verbs of this repository. Each prepares what it needs in .venv, once; `make help` lists them.
+#
+#   make test PYTHON=python3.13     with a certain interpreter (otherwise the first one of 3.11 or newer)
+#   make test TESTS=tests/unit      a part of the tests; ARGS="-k word -x" goes to pytest as it is
+
+VENV   ?= .venv
+PYTHON ?=
+TESTS  ?= tests
+ARGS   ?=
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo start test lint format generate wheel clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.laptop ## start a server, run a program on it, show the result, leave nothing behind
+	@$(BIN)/python examples/demo.py
+
+start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
+	@$(BIN)/flyte-unified start $(ARGS)
+
+test: $(VENV)/.tools ## run the tests
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+lint: $(VENV)/.tools ## check style, types and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.tools ## repair what can be repaired
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+generate: $(VENV)/.laptop ## write flyte.yaml and docs/settings.md from the declarations in settings.py
+	$(BIN)/python -m flyte_unified.cli.reference
+
+wheel: $(VENV)/.laptop ## build dist/*.whl
+	$(call install,build)
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what these verbs made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv where there is one: it is quick. Otherwise venv and a pip that knows dependency groups (25.1).
+install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
+	else $(BIN)/python -m pip install --quiet $(1); fi
+
+$(BIN)/python:
+	@set -e; for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if command -v uv >/dev/null; then uv venv --quiet --python "$${found:-3.13}" $(VENV); \
+	elif [ -n "$$found" ]; then $$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet 'pip>=25.1'; \
+	else echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+
+$(VENV)/.laptop: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV)"
+	@$(call install,-e '.[laptop]')
+	@touch $@
+
+$(VENV)/.tools: pyproject.toml $(VENV)/.laptop
+	@$(call install,--group test --group lint)
+	@touch $@

@@ -1,0 +1,78 @@
+"""``make demo``: start a server, run ``hello.py`` on it with the ``flyte`` command, show what came out, leave nothing.
+
+Everything that is written, by the server and by the client, is below one temporary directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent
+BIN = Path(sys.executable).parent
+RUN = "demo"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="fu-demo-") as scratch:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("FLYTE", "_U_", "XDG_"))}
+        environ |= {
+            "HOME": scratch,
+            "TMPDIR": scratch,
+            "DO_NOT_TRACK": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": os.environ.get("COLUMNS", "100"),
+        }
+        began = time.monotonic()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flyte_unified", "start", "--port", "0", "--ephemeral", "--log-level", "warning"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+            cwd=scratch,
+        )
+        try:
+            address = ready(server)
+            print(f"ready after {time.monotonic() - began:.1f} s\n", flush=True)
+            use(address, environ=environ, scratch=Path(scratch))
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+def ready(server: subprocess.Popen[str]) -> str:
+    """The server's address, from the banner that it prints when it is ready."""
+    address = ""
+    for line in server.stdout or ():
+        print(line, end="")
+        if found := re.match(r"\s+API\s+(\S+)", line):
+            address = found[1]
+        if line.lstrip().startswith("SDK"):
+            return address
+    sys.exit("the server ended before it was ready")
+
+
+def use(address: str, *, environ: dict[str, str], scratch: Path) -> None:
+    """What a user does: point the client here, run a program, look at its result."""
+    config = scratch / "config.yaml"
+    port = address.rpartition(":")[2]
+
+    def call(program: str, *arguments: str) -> None:
+        print(f"$ {program} {' '.join(arguments)}", flush=True)
+        subprocess.run([BIN / program, *arguments], check=True, env=environ, cwd=EXAMPLES)
+
+    call("flyte-unified", "config", "client", "--port", port, "--write", str(config))
+    names = '["Ada", "Grace", "Barbara"]'
+    call("flyte", "--config", str(config), "run", "--follow", "--name", RUN, "hello.py", "main", "--names", names)
+    call("flyte", "--config", str(config), "get", "io", RUN, "--outputs-only")
+    print(f"\nThe run was at {address}/v2/domain/development/project/flytesnacks/runs/{RUN}")
+
+
+if __name__ == "__main__":
+    main()
