@@ -1,0 +1,487 @@
+"""Starts tasks from a process that has imported the Flyte SDK already. Run by path in the task's own interpreter.
+
+Standard library only, CPython 3.10 to 3.14, imports nothing of ours: the interpreter need not know this project. A task
+that starts here must not be able to tell. The server forks only while it has one thread and after one fork of it ran a
+real task through the SDK (the canary); it records which variables the imports read, and refuses a task for which they
+have other values; a child replaces its environment entirely, resets signals, mask, descriptors, random state, directory
+and ``__main__``, and runs the very console script that a plain start would have run. User code never runs in the server.
+
+What is preloaded is found out, not written down: whatever a forked child still had to import, the server imports before
+its next fork, if it is part of the standard library or of a package that the SDK has brought in itself.
+
+The hash seed of ``str`` is the server's, so that sets of strings iterate alike in all of its children: the one difference.
+
+The keeper uses ``Frames`` and ``enter`` from here, so that a plain task is entered by the same code.
+"""
+
+# pathlib and contextlib cost these small processes import time:
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+TYPE_CHECKING = False  # importing typing costs time, and this file runs where a task's start is measured
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_LEARN = 4
+_FORKS = 2000
+_RESIDENT = 1 << 30
+_CANARY_SECONDS = 30
+_REAPPLIED = frozenset({"LOG_LEVEL", "USER_LOG_LEVEL"})
+_CANARY = """
+import flyte
+env = flyte.TaskEnvironment(name="canary")
+@env.task
+async def canary() -> None:
+    return None
+"""
+
+
+class Frames:
+    """JSON messages on a stream: four bytes of length, then the text."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    @staticmethod
+    def pack(message: dict[str, Any]) -> bytes:
+        text = json.dumps(message, separators=(",", ":")).encode()
+        return struct.pack(">I", len(text)) + text
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The messages that ``data`` completes."""
+        self._data += data
+        found = []
+        while len(self._data) >= 4:
+            end = 4 + struct.unpack_from(">I", self._data)[0]
+            if len(self._data) < end:
+                break
+            found.append(json.loads(bytes(self._data[4:end])))
+            del self._data[:end]
+        return found
+
+
+def enter(order: dict[str, Any]) -> None:
+    """Turn this fresh process into the one that ``order`` describes, up to running its program.
+
+    The output pipes are opened for reading too: then a task neither fails nor loses a line when the keeper dies, but
+    writes on into the pipe until the next keeper reads it.
+    """
+    os.setsid()
+    home = order["home"]
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(home + "/out", os.O_RDWR)
+    err = os.open(home + "/err", os.O_RDWR)
+    for source, target in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:  # the listing's own descriptor
+                pass
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except OSError:  # reserved by the C library
+                pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    if "nofile" in order:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, tuple(order["nofile"]))
+    adopt_orphans()
+    _claim(home, order["boot"])
+    os.chdir(order["directory"])
+
+
+def adopt_orphans() -> None:
+    """Make orphaned descendants children of this process, as process 1 of a pod is to them. Linux only."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def start_time() -> str:
+    """When this process was started, in the words of ``facts.start_time``."""
+    if sys.platform == "linux":
+        with open("/proc/self/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    import subprocess
+
+    argv = ["ps", "-o", "lstart=", "-p", str(os.getpid())]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env={"LC_ALL": "C"}).stdout.strip()
+
+
+def _claim(home: str, boot: str) -> None:
+    """Record that this process is the work's. Fails when a new keeper has declared the work not started."""
+    draft = f"{home}/pid.{os.getpid()}"
+    with open(draft, "w") as file:
+        json.dump({"pid": os.getpid(), "start": start_time(), "boot": boot}, file)
+    os.link(draft, home + "/pid")
+    os.unlink(draft)
+
+
+class _Recorder(os._Environ):  # type: ignore[type-arg]  # a plain class on 3.10
+    """The environment, remembering what is asked of it."""
+
+    def __getitem__(self, key: str) -> str:
+        _read.add(key)
+        return super().__getitem__(key)  # type: ignore[no-any-return]  # untyped on 3.10
+
+
+_read: set[str] = set()
+
+
+class _Unfit(Exception):
+    """This process cannot be forked from; the second argument names a module better not imported next time."""
+
+
+class _Background:
+    """The SDK's own thread, which no fork takes along: stopped before forking, started again in the child."""
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+
+    def stop(self) -> None:
+        if "flyte.syncify" not in sys.modules:
+            return
+        import atexit
+
+        try:
+            loop = sys.modules["flyte.syncify"].syncify._bg_loop
+            loop.loop.call_soon_threadsafe(loop.loop.stop)
+            loop.thread.join(5)
+            atexit.unregister(loop.stop)
+            loop.loop.close()
+        except Exception as error:
+            raise _Unfit(f"the SDK's background thread cannot be stopped: {error!r}", "") from error
+        self._loop = loop
+
+    def start(self) -> None:
+        if self._loop is not None:
+            self._loop.__init__(self._loop.thread.name)
+
+
+class Server:
+    """Imports once, forks per task."""
+
+    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+        self._control = control
+        self._config = config
+        self._frames = Frames()
+        self._background = _Background()
+        self._environment = dict(os.environ)
+        self._added = {name: value for name, value in os.environ.items() if name not in config["env"]}
+        self._children: dict[int, dict[str, Any]] = {}
+        self._forks = 0
+        self._allowed: tuple[str, ...] = ()
+
+    def serve(self) -> None:
+        """Preload, then obey the keeper until it goes or this server is used up."""
+        try:
+            self._preload()
+            if self._config["single"]:
+                self._send({"ready": sorted(_read - _REAPPLIED)})
+                return self._serve_one()
+            if self._config["canary"]:
+                self._canary()
+            self._freeze()
+        except _Unfit as unfit:
+            return self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
+        self._send({"ready": sorted(_read - _REAPPLIED)})
+        wake, waker = socket.socketpair()
+        wake.setblocking(False)
+        waker.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        while self._config:
+            ready, _, _ = select.select([self._control, wake], [], [])
+            if wake in ready:
+                wake.recv(4096)
+                self._reap()
+            if self._control in ready:
+                data = self._control.recv(1 << 18)
+                if not data:
+                    return None
+                for message in self._frames.feed(data):
+                    self._fork(message)
+        return None
+
+    def _serve_one(self) -> None:
+        while data := self._control.recv(1 << 18):
+            for order in self._frames.feed(data):
+                if not self._refused(order):
+                    self._send({"forked": order["id"], "pid": os.getpid()})
+                    self._become(order)
+
+    def _preload(self) -> None:
+        import importlib
+        import sysconfig
+
+        paths = sysconfig.get_paths()
+        names = ("stdlib", "platstdlib", "purelib", "platlib")
+        self._allowed = tuple({os.path.realpath(paths[name]) + os.sep for name in names})
+        os.environ.__class__ = _Recorder
+        try:
+            for name in self._config["modules"]:
+                module = importlib.import_module(name)
+                if not os.path.realpath(module.__file__ or "").startswith(self._allowed):
+                    raise _Unfit(f"{name} is not installed but edited in place ({module.__file__})", "")
+        except ImportError as error:
+            raise _Unfit(f"{error}", "") from error
+        self._background.stop()
+        _check_single("")
+
+    def _canary(self) -> None:
+        """Fork once and run a task of no content through the whole SDK, against an address where nobody listens."""
+        scratch = self._config["scratch"]
+        os.makedirs(scratch, exist_ok=True)
+        for name, text in (("canary_task.py", _CANARY), ("inputs.pb", ""), ("out", ""), ("err", "")):
+            with open(f"{scratch}/{name}", "w") as file:
+                file.write(text)
+        argv = ["a0", "--inputs", scratch + "/inputs.pb", "--outputs-path", scratch, "--version", "v"]
+        argv += ["--raw-data-path", scratch + "/raw", "--run-name", "r", "--name", "a0"]
+        argv += ["--run-start-time", "2026-01-01T00:00:00Z"]
+        argv += ["--resolver", "flyte._internal.resolvers.default.DefaultTaskResolver"]
+        argv += ["mod", "canary_task", "instance", "canary"]
+        env = {"_U_ORG_NAME": "o", "FLYTE_INTERNAL_EXECUTION_PROJECT": "p", "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d"}
+        env |= {"_U_RUN_BASE": scratch, "_U_EP_OVERRIDE": "http://127.0.0.1:9", "_U_INSECURE": "true"}
+        env |= {"_U_USE_ACTIONS": "1", "DO_NOT_TRACK": "1", "FSSPEC_FILE_AUTO_MKDIR": "1"}
+        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": "", "learn": True}
+        order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
+        if (pid := os.fork()) == 0:
+            signal.alarm(_CANARY_SECONDS)
+            self._become(order)
+        status = os.waitpid(pid, 0)[1]
+        if status or not os.path.exists(scratch + "/outputs.pb"):
+            with open(scratch + "/err") as file:
+                raise _Unfit(f"a forked task did not work: status {status}: {file.read()[-2000:]}", "")
+        self._learn(scratch)
+
+    def _learn(self, home: str) -> None:
+        """Import what a child had to import, as far as it came with the SDK."""
+        import importlib
+
+        try:
+            with open(home + "/modules") as file:
+                names = file.read().split()
+        except FileNotFoundError:
+            return
+        known = {name.partition(".")[0] for name in sys.modules}
+        for name in names:
+            if name in sys.modules or name in self._config["avoid"]:
+                continue
+            if name.partition(".")[0] not in known and not _standard(name) and home != self._config["scratch"]:
+                continue
+            try:
+                importlib.import_module(name)
+            except Exception:  # a module that only works where the child imported it
+                continue
+            _check_single(name)
+
+    def _freeze(self) -> None:
+        import gc
+
+        gc.collect()
+        gc.freeze()
+
+    def _refused(self, order: dict[str, Any]) -> bool:
+        order["env"] = {**self._added, **order["env"]}  # what an interpreter adds when it starts: LC_CTYPE (PEP 538)
+        names = [n for n in _read - _REAPPLIED if order["env"].get(n) != self._environment.get(n)]
+        if names:
+            self._send({"refused": order["id"], "names": sorted(names)})
+        return bool(names)
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        if self._refused(order):
+            return
+        self._forks += 1
+        order["learn"] = self._forks <= _LEARN
+        pid = os.fork()
+        if pid == 0:
+            self._become(order)
+        self._children[pid] = order
+        self._send({"forked": order["id"], "pid": pid})
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            order = self._children.pop(pid)
+            spent = [usage.ru_maxrss, usage.ru_utime, usage.ru_stime]
+            self._send({"ended": order["id"], "status": status, "usage": spent})
+            if order["learn"]:
+                try:
+                    self._learn(order["home"])
+                    self._freeze()
+                except _Unfit as unfit:
+                    self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
+                    self._config = {}
+            if self._forks >= _FORKS or _resident() > _RESIDENT:
+                self._send({"unfit": "", "avoid": ""})
+                self._config = {}
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._control.sendall(Frames.pack(message))
+
+    def _become(self, order: dict[str, Any]) -> NoReturn:
+        """In the child: be the task, then end as an interpreter ends."""
+        status = 127
+        try:
+            signal.set_wakeup_fd(-1)
+            before = set(sys.modules)
+            enter(order)
+            _reset(order)
+            self._background.start()
+            status = _run(order)
+            if order["learn"]:
+                self._report(order["home"], set(sys.modules) - before)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _report(self, home: str, names: set[str]) -> None:
+        origins = {name: getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) for name in names}
+        with open(home + "/modules", "w") as file:
+            file.write("\n".join(n for n in sorted(names) if os.path.realpath(origins[n] or "").startswith(self._allowed)))
+
+
+def _standard(name: str) -> bool:
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _check_single(cause: str) -> None:
+    import threading
+
+    try:
+        count = len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        count = threading.active_count()
+    if count > 1:
+        names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+        raise _Unfit(f"importing {cause or 'the SDK'} started a thread {names}", cause)
+
+
+def _resident() -> int:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _reset(order: dict[str, Any]) -> None:
+    """Give this process the state that a newly started interpreter would have."""
+    import random
+    import time
+
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.__class__ = os._Environ
+    os.environ.clear()
+    os.environ.update(order["env"])
+    time.tzset()
+    random.seed()
+    modules: dict[str, Any] = dict(sys.modules)
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
+    if "tempfile" in modules:
+        modules["tempfile"].tempdir = None
+    if "multiprocessing.process" in modules:
+        modules["multiprocessing.process"].current_process().authkey = os.urandom(32)
+    if "flyte._logging" in modules:
+        log = modules["flyte._logging"]
+        for logger, level in ((log.logger, log.get_env_log_level()), (log.user_logger, log.get_env_user_log_level())):
+            logger.setLevel(level)
+            for handler in logger.handlers:
+                handler.setLevel(level)
+
+
+def _run(order: dict[str, Any]) -> int:
+    """Run the script as ``python <script>`` would, and return the exit status."""
+    import atexit
+    import threading
+    import types
+
+    program = order["program"]
+    sys.argv = list(order["argv"])
+    sys.orig_argv = [sys.executable, *sys.argv]
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = sys.modules["builtins"]
+    sys.modules["__main__"] = main
+    if program.endswith("\n"):
+        source, name = program, "<string>"
+        sys.path.insert(0, "")
+    else:
+        main.__file__ = name = program
+        if not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
+        with open(program, "rb") as file:
+            source = file.read()
+    interrupted = False
+    try:
+        exec(compile(source, name, "exec"), main.__dict__)
+        status = 0
+    except SystemExit as end:
+        status = _status(end.code)
+    except BaseException as error:
+        status = 1
+        interrupted = isinstance(error, KeyboardInterrupt)
+        trace = error.__traceback__
+        sys.excepthook(type(error), error, trace.tb_next if trace else None)
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls: ends pools, joins threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            try:
+                stream.flush()
+            except OSError:
+                status = 120  # as the interpreter has it
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return status
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
+
+
+def main() -> None:
+    """``forkserver.py <descriptor of the keeper's socket>``"""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    control = socket.socket(fileno=int(sys.argv[1]))
+    frames = Frames()
+    config: list[dict[str, Any]] = []
+    while not config:
+        data = control.recv(1 << 18)
+        if not data:
+            return
+        config = frames.feed(data)
+    Server(control, config[0]).serve()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,552 @@
+"""The process that owns tasks and fork servers, so that neither dies with the server. Standard library only.
+
+Run by path, ``python -I -S keeper.py <directory>``: one per data directory, in a session of its own. It reads the tasks'
+output into their logs, reaps them, writes each exit to a file before it tells anyone, and keeps what the server has not
+acknowledged. One loop, one thread, no asyncio: it starts in 20 ms and weighs little.
+
+It may be killed too: all it knows is in the works' directories, and the next keeper takes the tasks over (task.py).
+
+A task is the adopter of its orphans, and the keeper of what a task leaves behind (Linux): so a child that the keeper did
+not start belongs to a task that has ended, and is killed. Elsewhere what a task leaves is found by its process group.
+
+The server's messages: hello, launch, warm, kill, forget, follow, stop, quit. Ours: welcome, started, exited, grew,
+ready, unfit, differs, error. ``VERSION`` changes with their meaning; a server that finds another version has the keeper quit,
+which harms no task, and starts its own.
+"""
+
+# pathlib and contextlib cost these small processes import time:
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # our package without its __init__, which is not the keeper's business
+    import types
+
+    _package = types.ModuleType("flyte_unified")
+    _package.__path__ = [os.path.abspath(__file__).rsplit(os.sep, 3)[0]]
+    sys.modules["flyte_unified"] = _package
+
+import fcntl
+import heapq
+import itertools
+import resource
+import select
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flyte_unified.launchers.processes import facts, task
+from flyte_unified.launchers.processes.forkserver import Frames, adopt_orphans, enter
+from flyte_unified.launchers.processes.pool import ForkServer, Pool
+from flyte_unified.launchers.processes.pump import QUIET
+from flyte_unified.launchers.processes.task import Task
+
+VERSION = 1
+_LOCK_SECONDS = 10
+_FIRST_LINGER = 15.0
+_LINGER = 3.0
+_DRAIN = 2.0
+_SOCKET_PATH = 100
+_FILL = 2 << 30
+"""Bytes a second that a task is assumed to be able to fill: how soon its memory is looked at again."""
+
+
+class Keeper:
+    """All tasks of one data directory."""
+
+    def __init__(self, directory: str, *, ephemeral: bool) -> None:
+        self._directory = directory
+        self._ephemeral = ephemeral
+        self._boot = facts.boot_id()
+        self._nofile = _raise_descriptor_limit()
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._tasks: dict[str, Task] = {}
+        self._by_pid: dict[int, Task] = {}
+        self._ended: dict[str, dict[str, Any]] = {}
+        self._server: socket.socket | None = None
+        self._frames = Frames()
+        self._outgoing = bytearray()
+        self._stopping: float | None = None
+        self._over = False
+        self._quit_at = time.monotonic() + _FIRST_LINGER
+        self._pool = Pool(
+            directory=directory,
+            selector=self._selector,
+            spawn=self._spawn_server,
+            message=self._hear_fork_server,
+            cold=self._start_cold,
+            unfit=lambda key, reason: self._tell({"unfit": key, "reason": reason}),
+        )
+
+    def run(self, listener: socket.socket) -> None:
+        """Serve until nobody needs this keeper."""
+        wake, waker = socket.socketpair()
+        wake.setblocking(False)
+        waker.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wake, selectors.EVENT_READ, lambda: self._woken(wake))
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+        self._adopt()
+        while not self._over:
+            for key, mask in self._selector.select(self._timeout()):
+                if self._selector.get_map().get(key.fd) is not key:
+                    continue  # an earlier event of this round closed it
+                if key.fileobj is self._server:
+                    self._exchange(mask)
+                else:
+                    key.data()
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()
+            self._pool.expire()
+            if self._server is None and not self._tasks and now >= self._quit_at:
+                self._over = True
+        self._pool.close()
+
+    def _timeout(self) -> float | None:
+        times = [self._timers[0][0]] if self._timers else []
+        if self._server is None and not self._tasks:
+            times.append(self._quit_at)
+        if (deadline := self._pool.deadline) is not None:
+            times.append(deadline)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), action))
+
+    # The server
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+        if self._server is not None:
+            self._disconnect()
+        self._server = connection
+        self._frames = Frames()
+        self._outgoing.clear()
+        self._selector.register(connection, selectors.EVENT_READ, None)
+
+    def _disconnect(self) -> None:
+        if self._server is not None:
+            self._selector.unregister(self._server)
+            self._server.close()
+            self._server = None
+        for work in self._tasks.values():
+            work.followed_from = None
+        self._quit_at = time.monotonic() + (0 if self._ephemeral else _LINGER)
+
+    def _exchange(self, mask: int) -> None:
+        assert self._server is not None
+        try:
+            if mask & selectors.EVENT_WRITE:
+                self._flush()
+            if mask & selectors.EVENT_READ:
+                data = self._server.recv(1 << 18)
+                if not data:
+                    raise ConnectionResetError
+                for message in self._frames.feed(data):
+                    self._obey(message)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._disconnect()
+            if self._ephemeral:
+                self._signal(list(self._tasks.values()), signal.SIGKILL)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._server is not None:
+            self._outgoing += Frames.pack(message)
+            self._selector.modify(self._server, selectors.EVENT_READ | selectors.EVENT_WRITE, None)
+
+    def _flush(self) -> None:
+        assert self._server is not None
+        sent = self._server.send(self._outgoing)
+        del self._outgoing[:sent]
+        if not self._outgoing:
+            self._selector.modify(self._server, selectors.EVENT_READ, None)
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        verb = message["verb"]
+        try:
+            if verb == "launch":
+                self._launch(message)
+                self._tell({"accepted": message["order"]["id"]})
+            elif verb == "kill":
+                self._kill(message["id"], message["grace"])
+            elif verb == "forget":
+                self._forget(message["id"])
+            elif verb == "follow":
+                self._follow(message["id"], message["offset"])
+            elif verb == "warm":
+                self._pool.prepare(message["warm"])
+            elif verb == "stop":
+                self._stop(message["grace"])
+            elif verb == "quit":
+                self._over = True
+            elif verb == "hello":
+                self._welcome(message)
+        except Exception as error:  # one bad request must not take the others' tasks with it
+            work = message.get("order", message).get("id", "")
+            self._tell({"error": f"{type(error).__name__}: {error}", "verb": verb, "id": work})
+
+    def _welcome(self, message: dict[str, Any]) -> None:
+        running = [{"id": t.id, "pid": t.pid, "at": t.at} for t in self._tasks.values() if t.pid]
+        exited = list(self._ended.values())
+        self._tell({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
+        if message["version"] == VERSION:
+            self._ephemeral = message["ephemeral"]
+
+    # Works
+
+    def _home(self, work: str) -> str:
+        return f"{self._directory}/work/{work}"
+
+    def _launch(self, message: dict[str, Any]) -> None:
+        order = message["order"]
+        if record := self._ended.get(order["id"]):
+            return self._tell({"exited": record})
+        if work := self._tasks.get(order["id"]):
+            return self._tell({"started": work.id, "pid": work.pid, "at": work.at}) if work.pid else None
+        home = self._home(order["id"])
+        order |= {"home": home, "boot": self._boot, "nofile": self._nofile}
+        work = Task(home, order)
+        work.request = {**message, "id": work.id}
+        kept = ("id", "directory", "log", "log_limit", "memory_limit")
+        task.write_json(home + "/order", {name: order[name] for name in kept})
+        self._tasks[work.id] = work
+        for fd in work.streams:
+            self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._pump(work, fd))
+        if message["warm"]:
+            return self._pool.dispatch(work.request)
+        return self._start_cold(work.request)
+
+    def _start_cold(self, message: dict[str, Any]) -> None:
+        order = message["order"]
+        work = self._tasks[order["id"]]
+        try:
+            pid = os.fork()
+        except OSError as error:  # the system has no more processes for us
+            work.notice(f"[flyte-unified] the task cannot be started: {error}")
+            return self._exited(work, None, [0, 0, 0])
+        if pid == 0:
+            _become(order, message["env"])
+        return self._started(work, pid)
+
+    def _started(self, work: Task, pid: int) -> None:
+        work.pid = pid
+        work.at = time.time_ns() // 1000
+        self._by_pid[pid] = work
+        self._tell({"started": work.id, "pid": pid, "at": work.at})
+        if work.doomed:
+            self._signal([work], work.doomed)
+        if work.memory_limit:
+            self._watch_memory(work)
+
+    def _pump(self, work: Task, fd: int) -> None:
+        stream = work.streams[fd]
+        waiting = stream.unfinished
+        if not work.read(fd):
+            self._selector.unregister(fd)
+            work.open_streams -= 1
+            if work.exit is not None and not work.open_streams:
+                self._finish(work)
+            return
+        if stream.unfinished and not waiting:
+            self._later(QUIET, lambda: self._flush_line(work, fd))
+        self._wake_follower(work)
+
+    def _flush_line(self, work: Task, fd: int) -> None:
+        if work.id in self._tasks:
+            work.streams[fd].flush(goes_on=True)
+            self._wake_follower(work)
+
+    def _follow(self, work_id: str, offset: int) -> None:
+        work = self._tasks.get(work_id)
+        if work is None:
+            self._tell({"grew": work_id})
+        else:
+            work.followed_from = offset if work.followed_from is None else min(offset, work.followed_from)
+            self._wake_follower(work)
+
+    def _wake_follower(self, work: Task) -> None:
+        if work.followed_from is not None and work.log.offset > work.followed_from:
+            work.followed_from = None
+            self._tell({"grew": work.id})
+
+    def _kill(self, work_id: str, grace: float) -> None:
+        work = self._tasks.get(work_id)
+        if work is None:
+            return
+        self._signal([work], signal.SIGTERM if grace > 0 else signal.SIGKILL)
+        if grace > 0:
+            self._later(grace, lambda: self._signal([work], signal.SIGKILL))
+
+    def _signal(self, works: list[Task], number: int) -> None:
+        processes = facts.table()
+        for work in works:
+            work.doomed = number
+            if not work.pid and self._pool.withdraw(work.id):
+                self._exited(work, number, [0, 0, 0])
+            elif work.pid and work.exit is None:
+                _kill_all(facts.tree(work.pid, processes), number)
+
+    def _stop(self, grace: float) -> None:
+        works = list(self._tasks.values())
+        self._signal(works, signal.SIGTERM)
+        self._later(grace, lambda: self._signal(list(self._tasks.values()), signal.SIGKILL))
+
+    def _forget(self, work_id: str) -> None:
+        if self._ended.pop(work_id, None) is not None:
+            task.remove(self._home(work_id))
+
+    # Ends
+
+    def _woken(self, wake: socket.socket) -> None:
+        wake.recv(4096)
+        self._reap()
+
+    def _reap(self) -> None:
+        unknown = False
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if work := self._by_pid.pop(pid, None):
+                self._pool.pids.discard(pid)
+                self._exited(work, status, [usage.ru_maxrss, usage.ru_utime, usage.ru_stime])
+            else:
+                self._pool.gone(pid)
+            unknown = True
+        if unknown and facts.LINUX:
+            self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        known = self._pool.pids | self._by_pid.keys()
+        if orphans := set(facts.children(os.getpid())) - known:
+            processes = facts.table()
+            for orphan in orphans:
+                _kill_all(facts.tree(orphan, processes) - known, signal.SIGKILL)
+
+    def _exited(self, work: Task, status: int | None, usage: list[float]) -> None:
+        """The task's own process is gone; its output may still be on the way."""
+        if work.exit is not None:
+            return
+        work.exit = task.ended(work.id, work.pid, status, usage, oom=work.oom)
+        if work.pid and (status is None or not facts.LINUX):
+            _kill_all([-work.pid], signal.SIGKILL)
+        work.release()
+        self._later(_DRAIN, lambda: self._finish(work))
+
+    def _finish(self, work: Task) -> None:
+        if self._tasks.get(work.id) is not work:
+            return
+        del self._tasks[work.id]
+        for fd in work.streams:
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        record = self._ended[work.id] = work.finish()
+        self._tell({"exited": record})
+        if work.followed_from is not None:
+            self._tell({"grew": work.id})
+        self._quit_at = time.monotonic() + (0 if self._ephemeral else _LINGER)
+
+    def _watch_memory(self, work: Task) -> None:
+        if work.exit is not None:
+            return
+        pids = facts.descendants(work.pid)
+        used = facts.resident(pids)
+        if used > work.memory_limit:
+            used = facts.proportional(pids)
+        if used > work.memory_limit:
+            work.oom = True
+            limit = work.memory_limit >> 20
+            work.notice(f"[flyte-unified] killed: the task uses {used >> 20} MiB of memory, its limit is {limit} MiB")
+            self._signal([work], signal.SIGKILL)
+        else:
+            self._later(min(1.0, max(0.05, (work.memory_limit - used) / _FILL)), lambda: self._watch_memory(work))
+
+    # Fork servers
+
+    def _spawn_server(self, config: dict[str, Any], control: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.umask(0o022)
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+                os.chdir(config["scratch"])
+                log = os.open(config["scratch"] + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                os.set_inheritable(control, True)
+                os.execve(config["command"][0], [*config["command"], str(control)], config["env"])
+            finally:
+                os._exit(127)
+        return pid
+
+    def _hear_fork_server(self, server: ForkServer, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            return self._tell({"ready": server.key, "names": message["ready"], "pid": server.pid})
+        work = self._tasks.get(next(message[verb] for verb in ("forked", "ended", "refused", "lost") if verb in message))
+        if work is None:
+            return None
+        if "forked" in message:
+            self._started(work, message["pid"])
+        elif "ended" in message:
+            self._by_pid.pop(work.pid, None)
+            self._exited(work, message["status"], message["usage"])
+        elif "refused" in message:
+            self._tell({"differs": server.key, "names": message["names"]})
+            self._start_cold(work.request)
+        elif not task.void(work.home) and (pid := task.identity(work.home)["pid"]):
+            self._started(work, pid)  # forked, but the server died before it could say so: it is our child now
+        else:
+            self._exited(work, None, [0, 0, 0])
+        return None
+
+    # After a keeper's death
+
+    def _adopt(self) -> None:
+        """Take over what an earlier keeper left."""
+        root = f"{self._directory}/work"
+        os.makedirs(root, exist_ok=True)
+        for name in os.listdir(root):
+            home = f"{root}/{name}"
+            order = task.read_json(home + "/order")
+            if record := task.read_json(home + "/exit"):
+                self._ended[name] = record
+            elif not order or task.void(home):
+                task.remove(home)  # never started: the server launches it again
+            else:
+                self._adopt_one(Task(home, order), task.identity(home))
+
+    def _adopt_one(self, work: Task, who: dict[str, Any]) -> None:
+        self._tasks[work.id] = work
+        work.pid = who["pid"]
+        work.at = time.time_ns() // 1000
+        for fd in work.streams:
+            self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._pump(work, fd))
+        if who["boot"] != self._boot or facts.start_time(work.pid) != who["start"]:
+            return self._exited(work, None, [0, 0, 0])
+        self._when_gone(work)
+        if work.memory_limit:
+            self._watch_memory(work)
+        return None
+
+    def _when_gone(self, work: Task) -> None:
+        """Notice the end of a process that is not our child."""
+        try:
+            if facts.LINUX:
+                handle = os.pidfd_open(work.pid)
+            else:
+                queue = select.kqueue()  # type: ignore[attr-defined]  # BSD
+                event = select.kevent(work.pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined]
+                queue.control([event], 0)
+                handle = queue.fileno()
+        except ProcessLookupError:
+            return self._exited(work, None, [0, 0, 0])
+
+        def gone() -> None:
+            self._selector.unregister(handle)
+            os.close(handle)
+            self._exited(work, None, [0, 0, 0])
+
+        self._selector.register(handle, selectors.EVENT_READ, gone)
+        return None
+
+
+def _kill_all(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):  # gone, or it became another user's
+            pass
+
+
+def _become(order: dict[str, Any], env: dict[str, str]) -> None:
+    """In a fresh child: enter the work and run its program."""
+    try:
+        signal.set_wakeup_fd(-1)
+        enter(order)
+        os.execvpe(order["command"][0], order["command"], env)
+    except BaseException as error:
+        os.write(2, f"[flyte-unified] {order['command'][0]} cannot be run: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _raise_descriptor_limit() -> tuple[int, int]:
+    """Allow as many descriptors as we may: each task needs five. Returns what tasks are to get back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    except (OSError, ValueError):
+        pass
+    return soft, hard
+
+
+def _listen(directory: str) -> tuple[socket.socket, str]:
+    """A socket in ``directory``, or in a private directory where that path is too long for one."""
+    path = f"{directory}/keeper.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH:
+        import tempfile  # dear, and seldom needed
+
+        path = tempfile.mkdtemp(prefix="flyte-unified-", dir="/tmp") + "/keeper.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    if os.path.exists(path):
+        os.unlink(path)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(4)
+    return listener, path
+
+
+def main() -> None:
+    """``keeper.py <directory> <ephemeral: 0 or 1>``. Returns to the caller when the keeper listens."""
+    directory, ephemeral = os.path.abspath(sys.argv[1]), sys.argv[2] == "1"
+    lock = os.open(directory + "/keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    signal.alarm(_LOCK_SECONDS)  # whoever holds it did not answer the server: it is about to end
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    signal.alarm(0)
+    listener, path = _listen(directory)
+    ready, said = os.pipe()
+    if os.fork():
+        os.close(said)
+        os.read(ready, 1)
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    log = os.open(directory + "/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    adopt_orphans()
+    keeper = Keeper(directory, ephemeral=ephemeral)
+    task.write_json(directory + "/keeper", {"pid": os.getpid(), "socket": path, "version": VERSION})
+    os.write(said, b".")
+    os.close(said)
+    try:
+        keeper.run(listener)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os.unlink(path)
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

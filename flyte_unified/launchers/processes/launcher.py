@@ -1,0 +1,322 @@
+"""Tasks as processes of this machine, seen from the server: a thin client of the keeper, which owns them.
+
+A new server finds the old keeper and all that runs in it; a dead keeper is replaced by one that takes the tasks over.
+What is asked for is remembered here until it is confirmed, and asked again of the next keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flyte_unified.core.errors import Internal, Unavailable
+from flyte_unified.launchers.processes import command, keeper
+from flyte_unified.launchers.processes.forkserver import Frames
+from flyte_unified.launchers.processes.interpreters import Interpreter, Interpreters
+from flyte_unified.launchers.processes.task import read_json
+from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, Started, WorkEvent
+
+_ATTEMPTS = 5
+_STOP_SECONDS = 3.0
+_HERE = Path(__file__).parent
+
+
+class LaunchFailed(Internal):
+    """The process could not be created."""
+
+
+class ProcessLauncher:
+    """Launches, kills and watches processes. All methods belong to one event loop, which they never block.
+
+    ``on_event`` is called on the loop. ``fork`` says whether tasks may be forked from a preloaded process; by default
+    everywhere but on macOS, where single-use processes are started ahead instead.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        ephemeral: bool,
+        on_event: Callable[[WorkEvent], None],
+        logger: logging.Logger,
+        interpreters: Interpreters | None = None,
+        fork: bool = sys.platform != "darwin",
+    ) -> None:
+        self._directory = directory.absolute()
+        self._ephemeral = ephemeral
+        self._on_event = on_event
+        self._logger = logger
+        self._interpreters = interpreters or Interpreters()
+        self._fork = fork
+        self._writer: asyncio.StreamWriter | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._closing = False
+        self._running: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._launches: dict[str, tuple[dict[str, Any], asyncio.Future[None]]] = {}
+        self._kills: dict[str, float] = {}
+        self._growth: dict[str, asyncio.Event] = {}
+        self._read_at_import: dict[str, set[str]] = {}
+        self._unfit: set[str] = set()
+        self.keeper_pid = 0
+
+    async def start(self) -> list[WorkEvent]:
+        """Find or start the keeper. Returns what runs (Adopted) and what ended while nobody listened (Exited)."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reader, found = await self._connect()
+        self._listening = asyncio.create_task(self._listen(reader), name="process launcher")
+        return found
+
+    async def launch(self, work: ProcessWork) -> None:
+        """Start ``work``, unless it was started before. Its Started follows. Raises LaunchFailed, BadInterpreter."""
+        if self._closing:
+            raise Unavailable("the server is stopping")
+        interpreter = await self._interpreters.inspect(work.interpreter)
+        program = command.resolve(work.argv, interpreter, env=work.env)
+        warm = await self._warm(interpreter, work.env) if work.warm and program.source else None
+        order = {
+            "id": work.id,
+            "command": list(program.command),
+            "program": program.source,
+            "argv": list(program.argv),
+            "directory": str(work.directory.absolute()),
+            "log": str(work.log.absolute()),
+            "log_limit": work.log_limit,
+            "memory_limit": work.memory_limit or 0,
+        }
+        message = {"verb": "launch", "order": order, "env": dict(work.env), "warm": warm}
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._launches[work.id] = (message, accepted)
+        self._add(work.id)
+        self._send(message)
+        await accepted
+
+    async def kill(self, id: str, grace: float) -> None:  # noqa: A002 - the work's id
+        """End ``id`` with all of its descendants: SIGTERM, and SIGKILL after ``grace`` seconds. Exited follows."""
+        if id in self._running:
+            self._kills[id] = grace
+            self._send({"verb": "kill", "id": id, "grace": grace})
+
+    def forget(self, id: str) -> None:  # noqa: A002
+        """The exit of ``id`` is recorded elsewhere: do not tell it again."""
+        self._send({"verb": "forget", "id": id})
+
+    def running(self, id: str) -> bool:  # noqa: A002
+        """Whether ``id`` was launched or adopted and its Exited is still to come."""
+        return id in self._running
+
+    async def grown(self, id: str, offset: int) -> None:  # noqa: A002
+        """Return when the log of ``id`` is longer than ``offset``, or its end may have come."""
+        if id in self._running:
+            event = self._growth.setdefault(id, asyncio.Event())
+            self._send({"verb": "follow", "id": id, "offset": offset})
+            await event.wait()
+
+    async def warm_up(self, interpreter: Path, env: Mapping[str, str] | None = None) -> None:
+        """Have a fork server ready for tasks with an environment like ``env`` (by default ours). Does not wait for it."""
+        warm = await self._warm(await self._interpreters.inspect(interpreter), os.environ if env is None else env)
+        if warm:
+            self._send({"verb": "warm", "warm": warm})
+
+    async def stop(self, grace: float) -> None:
+        """End every task, then the keeper. Nothing is left."""
+        self._closing = True
+        self._send({"verb": "stop", "grace": grace})
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace + _STOP_SECONDS)
+        except TimeoutError:
+            self._logger.error("tasks did not end: %s", ", ".join(sorted(self._running)))
+        self._send({"verb": "quit"})
+        if self._listening is not None:
+            await self._listening
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave. Tasks go on, unless the launcher is ephemeral."""
+        self._closing = True
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+        for _, accepted in self._launches.values():
+            accepted.cancel()
+        self._wake_all()
+
+    # The keeper
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, list[WorkEvent]]:
+        """A connection to the keeper, a new one if need be, and what it has to tell."""
+        for _ in range(_ATTEMPTS):
+            place = await asyncio.to_thread(read_json, str(self._directory / "keeper"))
+            try:
+                reader, writer = await asyncio.open_unix_connection(place["socket"])
+            except (KeyError, FileNotFoundError, ConnectionRefusedError):
+                await self._start_keeper()
+                continue
+            frames = Frames()
+            writer.write(Frames.pack({"verb": "hello", "version": keeper.VERSION, "ephemeral": self._ephemeral}))
+            while data := await reader.read(1 << 18):
+                if messages := frames.feed(data):
+                    welcome, rest = messages[0], messages[1:]
+                    if welcome["welcome"] == keeper.VERSION:
+                        self._writer = writer
+                        self._frames = frames
+                        self.keeper_pid = welcome["pid"]
+                        found = self._welcomed(welcome)
+                        for message in rest:
+                            self._hear(message)
+                        return reader, found
+                    writer.write(Frames.pack({"verb": "quit"}))
+            writer.close()
+        raise Unavailable(f"the keeper of local processes does not answer; see {self._directory}/keeper.log")
+
+    async def _start_keeper(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_HERE / "keeper.py"), str(self._directory), str(int(self._ephemeral))),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+        if process.returncode:
+            text = err.decode(errors="replace")
+            raise Unavailable(f"the keeper of local processes cannot be started: {text or process.returncode}")
+
+    def _welcomed(self, welcome: dict[str, Any]) -> list[WorkEvent]:
+        """Compare what the keeper has with what we know, and ask again for what it does not."""
+        found: list[WorkEvent] = []
+        for row in welcome["running"]:
+            if row["id"] not in self._running:
+                self._add(row["id"])
+                found.append(Adopted(row["id"], row["pid"], row["at"]))
+        found += [_exited(record) for record in welcome["exited"]]
+        for event in found:
+            if isinstance(event, Exited):
+                self._discard(event.id)
+        present = {row["id"] for row in welcome["running"] + welcome["exited"]}
+        for message, _ in self._launches.values():
+            self._send(message)
+        for id, grace in self._kills.items():  # noqa: A001
+            self._send({"verb": "kill", "id": id, "grace": grace})
+        for id in self._running - present - self._launches.keys():  # noqa: A001
+            self._logger.warning("the keeper lost %s", id)
+        self._wake_all()
+        return found
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                data = await reader.read(1 << 18)
+            except ConnectionError:
+                data = b""
+            if data:
+                for message in self._frames.feed(data):
+                    self._hear(message)
+                continue
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._closing and not self._running:
+                return
+            self._logger.warning("the keeper of local processes ended; starting another, which takes the tasks over")
+            reader, found = await self._connect()
+            for event in found:
+                self._on_event(event)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.write(Frames.pack(message))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "accepted" in message:
+            self._settle(message["accepted"], None)
+        elif "started" in message:
+            self._on_event(Started(message["started"], message["pid"], message["at"]))
+        elif "exited" in message:
+            event = _exited(message["exited"])
+            self._settle(event.id, None)
+            self._discard(event.id)
+            self._on_event(event)
+        elif "grew" in message:
+            self._grew(message["grew"])
+        elif "ready" in message:
+            self._read_at_import.setdefault(message["ready"].partition("-")[0], set()).update(message["names"])
+        elif "differs" in message:
+            self._read_at_import.setdefault(message["differs"].partition("-")[0], set()).update(message["names"])
+        elif "unfit" in message:
+            self._unfit.add(message["unfit"])
+            self._logger.warning("tasks start without a fork server: %s", message["reason"])
+        elif message.get("verb") == "launch":
+            self._discard(message["id"])
+            self._settle(message["id"], LaunchFailed(f"{message['id']}: {message['error']}"))
+        elif "error" in message:
+            self._logger.error("the keeper failed at %s of %s: %s", message["verb"], message["id"], message["error"])
+
+    def _settle(self, id: str, error: Exception | None) -> None:  # noqa: A002
+        _, accepted = self._launches.pop(id, (None, None))
+        if accepted is not None and not accepted.done():
+            if error is None:
+                accepted.set_result(None)
+            else:
+                accepted.set_exception(error)
+
+    def _add(self, id: str) -> None:  # noqa: A002
+        self._running.add(id)
+        self._idle.clear()
+
+    def _discard(self, id: str) -> None:  # noqa: A002
+        self._running.discard(id)
+        self._kills.pop(id, None)
+        self._grew(id)
+        if not self._running:
+            self._idle.set()
+
+    def _grew(self, id: str) -> None:  # noqa: A002
+        if event := self._growth.pop(id, None):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for id in list(self._growth):  # noqa: A001
+            self._grew(id)
+
+    # Fork servers
+
+    async def _warm(self, interpreter: Interpreter, env: Mapping[str, str]) -> dict[str, Any] | None:
+        """The fork server that fits ``env``, or None when there can be none."""
+        if interpreter.flyte is None:
+            return None
+        family = (await asyncio.to_thread(interpreter.fingerprint))[:16]
+        chosen = command.inherited(env, also=self._read_at_import.get(family, set()))
+        variant = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:16]
+        if (key := f"{family}-{variant}") in self._unfit:
+            return None
+        return {
+            "key": key,
+            "command": [str(interpreter.path), str(_HERE / "forkserver.py")],
+            "env": chosen,
+            "modules": ["flyte._bin.runtime"],
+            "canary": command.runtime(interpreter),
+            "single": not self._fork,
+            "avoid": [],
+        }
+
+
+def _exited(record: dict[str, Any]) -> Exited:
+    return Exited(
+        id=record["id"],
+        exit_code=record["code"],
+        signal=record["signal"],
+        max_rss_bytes=record["max_rss"],
+        at=record["at"],
+        oom=record["oom"],
+        known=record["known"],
+        cpu_seconds=record["cpu"],
+    )

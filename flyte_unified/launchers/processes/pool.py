@@ -1,0 +1,222 @@
+"""The keeper's fork servers: started per key, replaced when used up. Standard library only.
+
+A key stands for everything that two tasks must share to start from one server: the launcher derives it. Where forking
+after imports is not safe (macOS), a key has a few single-use processes instead, started ahead.
+"""
+
+# pathlib and contextlib cost these small processes import time:
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flyte_unified.launchers.processes.forkserver import Frames
+
+_MAXIMUM = 4
+_SPARE = 2
+_READY_SECONDS = 90
+_RESTARTS = 8
+
+
+class ForkServer:
+    """One process that starts tasks."""
+
+    def __init__(self, key: str, pid: int, control: socket.socket) -> None:
+        self.key = key
+        self.pid = pid
+        self.control = control
+        self.frames = Frames()
+        self.ready = False
+        self.sent: set[str] = set()
+        """Works handed over whose process is not known yet."""
+        self.started = time.monotonic()
+
+
+class Pool:
+    """All fork servers of one keeper, and the works that wait for one."""
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        selector: selectors.BaseSelector,
+        spawn: Callable[[dict[str, Any], int], int],
+        message: Callable[[ForkServer, dict[str, Any]], None],
+        cold: Callable[[dict[str, Any]], None],
+        unfit: Callable[[str, str], None],
+    ) -> None:
+        self._directory = directory
+        self._selector = selector
+        self._spawn = spawn
+        self._message = message
+        self._cold = cold
+        self._unfit = unfit
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._queues: dict[str, list[dict[str, Any]]] = {}
+        self._servers: list[ForkServer] = []
+        self.pids: set[int] = set()
+        """Every server not reaped yet, those dismissed included."""
+        self._restarts: dict[str, int] = {}
+        self._hopeless: set[str] = set()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the oldest server that is not ready is given up."""
+        return min((s.started + _READY_SECONDS for s in self._servers if not s.ready), default=None)
+
+    def prepare(self, config: dict[str, Any]) -> None:
+        """Have a server for ``config["key"]``."""
+        key = config["key"]
+        if key in self._hopeless:
+            return
+        self._configs.setdefault(key, config)
+        wanted = _SPARE if config["single"] else 1
+        for _ in range(wanted - len(self._of(key))):
+            self._start(key)
+
+    def dispatch(self, request: dict[str, Any]) -> None:
+        """Have the work started by a server of its key, now or when one is ready; plainly when there is no hope."""
+        key = request["warm"]["key"]
+        if key in self._hopeless:
+            return self._cold(request)
+        self.prepare(request["warm"])
+        self._queues.setdefault(key, []).append(request)
+        return self._pass_on(key)
+
+    def withdraw(self, work: str) -> bool:
+        """Take a work back that still waits here."""
+        for queue in self._queues.values():
+            for request in queue:
+                if request["id"] == work:
+                    queue.remove(request)
+                    return True
+        return False
+
+    def gone(self, pid: int) -> ForkServer | None:
+        """A process ended: if it was a server, read its last words, then replace it for those who wait."""
+        self.pids.discard(pid)
+        server = next((server for server in self._servers if server.pid == pid), None)
+        if server is not None:
+            self._read(server)
+            self._drop(server)
+        return server
+
+    def expire(self) -> None:
+        """Give up servers that do not get ready."""
+        for server in list(self._servers):
+            if not server.ready and time.monotonic() > server.started + _READY_SECONDS:
+                os.kill(server.pid, signal.SIGKILL)
+                self._give_up(server.key, f"the fork server was not ready after {_READY_SECONDS} seconds")
+
+    def close(self) -> None:
+        """Let every server go; what they started goes on."""
+        for server in list(self._servers):
+            self._drop(server)
+
+    def _of(self, key: str) -> list[ForkServer]:
+        return [server for server in self._servers if server.key == key]
+
+    def _start(self, key: str) -> None:
+        self._evict()
+        config = self._configs[key]
+        ours, theirs = socket.socketpair()
+        config = {**config, "scratch": f"{self._directory}/servers/{key}-{time.monotonic_ns()}"}
+        os.makedirs(config["scratch"])
+        pid = self._spawn(config, theirs.fileno())
+        theirs.close()
+        ours.sendall(Frames.pack(config))
+        ours.setblocking(False)
+        server = ForkServer(key, pid, ours)
+        self.pids.add(pid)
+        self._servers.append(server)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(server))
+
+    def _evict(self) -> None:
+        forking = [s for s in self._servers if not self._configs[s.key]["single"]]
+        if len(forking) < _MAXIMUM:
+            return
+        for server in forking:
+            if server.ready and not server.sent and not self._queues.get(server.key):
+                self._drop(server)
+                return
+
+    def _pass_on(self, key: str) -> None:
+        queue = self._queues.get(key, [])
+        for server in self._of(key):
+            while queue and server.ready:
+                request = queue.pop(0)
+                self._servers.remove(server)
+                self._servers.append(server)
+                server.sent.add(request["id"])
+                server.ready = not self._configs[key]["single"]
+                server.control.setblocking(True)
+                try:
+                    server.control.sendall(Frames.pack({**request["order"], "env": request["env"]}))
+                except OSError:
+                    server.sent.discard(request["id"])
+                    queue.insert(0, request)
+                    self._drop(server)
+                    break
+                server.control.setblocking(False)
+
+    def _read(self, server: ForkServer) -> None:
+        while server in self._servers:
+            try:
+                data = server.control.recv(1 << 16)
+            except BlockingIOError:
+                return None
+            except OSError:
+                data = b""
+            if not data:
+                return self._drop(server)
+            for message in server.frames.feed(data):
+                self._hear(server, message)
+        return None
+
+    def _hear(self, server: ForkServer, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            server.ready = True
+            self._message(server, message)
+            self._pass_on(server.key)
+        elif "unfit" in message:
+            server.ready = False
+            avoid = message["avoid"]
+            if avoid and avoid not in self._configs[server.key]["avoid"]:
+                self._configs[server.key]["avoid"].append(avoid)
+            elif message["unfit"]:
+                self._give_up(server.key, message["unfit"])
+        else:
+            server.sent -= {message.get("forked", ""), message.get("refused", "")}
+            self._message(server, message)
+            if self._configs[server.key]["single"] and "forked" in message:
+                self._servers.remove(server)
+                self._selector.unregister(server.control)
+                server.control.close()
+                self.prepare(self._configs[server.key])
+
+    def _drop(self, server: ForkServer) -> None:
+        if server not in self._servers:
+            return
+        self._servers.remove(server)
+        self._selector.unregister(server.control)
+        server.control.close()
+        for work in server.sent:
+            self._message(server, {"lost": work})
+        if self._queues.get(server.key):
+            self._restarts[server.key] = self._restarts.get(server.key, 0) + 1
+            if self._restarts[server.key] > _RESTARTS:
+                self._give_up(server.key, "the fork server keeps ending")
+            else:
+                self.prepare(self._configs[server.key])
+
+    def _give_up(self, key: str, reason: str) -> None:
+        self._hopeless.add(key)
+        self._unfit(key, reason)
+        for request in self._queues.pop(key, []):
+            self._cold(request)

@@ -1,0 +1,154 @@
+"""One work as the keeper holds it: its directory on disk, its output pipes, its log, its exit. Standard library only.
+
+Everything needed to take a running task over lies in its directory: ``order`` (what the keeper must know of it),
+``pid`` (who it is, written by the process itself before it becomes the task), the named pipes ``out`` and ``err``, and
+at last ``exit``. A keeper may die at any moment: the task writes on into pipes that it holds open itself, for reading
+too, so it sees neither SIGPIPE nor a lost line; at worst it waits when a pipe is full, until the next keeper reads.
+"""
+
+# pathlib and contextlib cost these small processes import time:
+# ruff: noqa: PTH, SIM105
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from typing import Any
+
+from flyte_unified.launchers.processes import facts
+from flyte_unified.launchers.processes.pump import LogWriter, Stream
+
+_PIPE_BYTES = 256 * 1024
+_CHUNK = 64 * 1024
+
+
+class Task:
+    """A work that runs, or is about to."""
+
+    def __init__(self, home: str, order: dict[str, Any]) -> None:
+        self.id: str = order["id"]
+        self.home = home
+        self.memory_limit: int = order["memory_limit"]
+        self.pid = 0
+        self.at = 0
+        """When it was started, microseconds since the epoch."""
+        self.exit: dict[str, Any] | None = None
+        self.oom = False
+        self.doomed = 0
+        """The signal that its end was asked for with."""
+        self.followed_from: int | None = None
+        self.request: dict[str, Any] = {}
+        """The launch request while it waits for a fork server."""
+        for directory in (home, order["directory"], os.path.dirname(order["log"])):
+            os.makedirs(directory, exist_ok=True)
+        self.log = LogWriter(order["log"], limit=order["log_limit"])
+        self.streams = {_open_pipe(home + "/out"): Stream(b"o", self.log)}
+        self.streams[_open_pipe(home + "/err")] = Stream(b"e", self.log)
+        self.open_streams = len(self.streams)
+        self._writers = [os.open(home + name, os.O_WRONLY | os.O_CLOEXEC) for name in ("/out", "/err")]
+
+    def read(self, fd: int) -> bool:
+        """Move what the pipe holds, up to a chunk, to the log. False at its end."""
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        if data:
+            self.streams[fd].feed(data)
+        return bool(data)
+
+    def notice(self, text: str) -> None:
+        """A line of ours in the task's log."""
+        stream = Stream(b"s", self.log)
+        stream.feed(text.encode() + b"\n")
+
+    def release(self) -> None:
+        """Give up our hold on the pipes' writing ends, so that they end with the last writer."""
+        while self._writers:
+            os.close(self._writers.pop())
+
+    def finish(self) -> dict[str, Any]:
+        """Close the log and make the exit durable. Returns the exit record."""
+        self.release()
+        for fd, stream in self.streams.items():
+            stream.flush(goes_on=False)
+            os.close(fd)
+        if self.log.lost:
+            self.notice(f"[flyte-unified] {self.log.lost} bytes of output could not be written")
+        self.log.close()
+        record = self.exit or {}
+        write_json(self.home + "/exit", record, sync=True)
+        return record
+
+
+def ended(task_id: str, pid: int, status: int | None, usage: list[float], *, oom: bool = False) -> dict[str, Any]:
+    """An exit record. ``status`` as of wait(2), None when nobody could see it; ``usage`` max RSS as of getrusage, cpu."""
+    code = None if status is None or os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+    return {
+        "id": task_id,
+        "pid": pid,
+        "code": code,
+        "signal": number,
+        "known": status is not None,
+        "max_rss": int(usage[0]) * (1024 if facts.LINUX else 1),
+        "cpu": usage[1] + usage[2],
+        "at": time.time_ns() // 1000,
+        "oom": oom,
+    }
+
+
+def identity(home: str) -> dict[str, Any]:
+    """Who claims to be the work, or an empty dict."""
+    return read_json(home + "/pid")
+
+
+def void(home: str) -> bool:
+    """Make sure that a work without a process never gets one. False when it has one by now."""
+    try:
+        os.close(os.open(home + "/pid", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return not identity(home)
+    return True
+
+
+def remove(home: str) -> None:
+    """Forget a work's directory."""
+    for name in os.listdir(home):
+        os.unlink(f"{home}/{name}")
+    os.rmdir(home)
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The record at ``path``; empty when there is none."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return {}
+    return dict(json.loads(data)) if data else {}
+
+
+def write_json(path: str, record: dict[str, Any], *, sync: bool = False) -> None:
+    """Replace ``path`` in one step."""
+    with open(path + ".new", "w") as file:
+        json.dump(record, file)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(path + ".new", path)
+
+
+def _open_pipe(path: str) -> int:
+    try:
+        os.mkfifo(path, 0o600)
+    except FileExistsError:
+        pass
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if facts.LINUX:
+        try:
+            fcntl.fcntl(fd, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
+        except PermissionError:  # the user's share of pipe memory is used up: the default size serves too
+            pass
+    return fd
