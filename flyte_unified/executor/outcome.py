@@ -14,16 +14,8 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
+from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """The end of a process. Both None: nobody saw it end."""
-
-    code: int | None = None
-    signal: int | None = None
-    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

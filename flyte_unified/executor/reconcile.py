@@ -1,21 +1,23 @@
 """What to do next for one action: ``(what is known, now) -> one step``. Pure; the controller does the steps.
 
-Level-triggered: a step follows from the state alone, so it does not matter which event brought us here, how often, or whether the
-server was restarted in between.
+Level-triggered: a step follows from the state alone, so it does not matter which event brought us here, how often, or
+whether the server was restarted in between.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.phases import Phase
-from flyte_unified.executor.outcome import Exit, Failed
+from flyte_unified.executor.outcome import Failed
 from flyte_unified.executor.policy import Backoff, Limits
+from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Action, ActionType, Failure, Move, Retry
 from flyte_unified.plugins.api import Refusal, Timer, Work
 
@@ -51,6 +53,16 @@ class Observed:
     pid: int = 0
     ended_at: Micros | None = None
     exit: Exit | None = None
+    killing: bool = False
+    details: run_definition_pb2.ActionAttempt | None = None
+    """What the attempt's record shows of it."""
+
+
+class Sleep(NamedTuple):
+    """The machine woke at ``woke`` after ``length`` microseconds of sleep."""
+
+    woke: Micros
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,8 @@ class View:
     cached: Cached = Cached.UNASKED
     slot: Slot = Slot.NONE
     observed: Observed | None = None
+    sleeps: tuple[Sleep, ...] = ()
+    """When the machine slept: time that no bound counts."""
     draining: bool = False
     """The server is stopping: nothing new starts."""
 
@@ -107,7 +121,9 @@ def next_step(view: View, now: Micros) -> Step:
     """The one step that brings ``view`` on."""
     action, observed = view.action, view.observed
     if observed is not None and (action.terminal or observed.attempt != action.attempt):
-        return Do.FORGET if observed.exit is not None else Do.KILL
+        if observed.exit is not None:
+            return Do.FORGET
+        return Wait() if observed.killing else Do.KILL
     if action.terminal:
         return Do.RETIRE
     if action.action_type is ActionType.CONDITION:
@@ -192,16 +208,21 @@ def _bounds(view: View) -> list[tuple[Micros, str, str]]:
     action, limits = view.action, view.limits
     bounds = []
     if limits.deadline:
-        due = Micros(action.created_at + int(limits.deadline * SECOND))
+        due = _due(view, action.created_at, limits.deadline)
         bounds.append((due, DEADLINE, f"the deadline of {limits.deadline:g} s passed"))
     if action.phase is Phase.RUNNING and limits.max_runtime:
-        due = Micros(_phase_start(action) + int(limits.max_runtime * SECOND))
+        due = _due(view, _phase_start(action), limits.max_runtime)
         bounds.append((due, MAX_RUNTIME, f"the attempt ran for more than {limits.max_runtime:g} s"))
     if action.phase is not Phase.RUNNING and limits.queued:
-        since = max(_attempt_start(action), action.not_before or 0)
-        due = Micros(since + int(limits.queued * SECOND))
+        since = Micros(max(_attempt_start(action), action.not_before or 0))
+        due = _due(view, since, limits.queued)
         bounds.append((due, QUEUED_TIMEOUT, f"the attempt was queued for more than {limits.queued:g} s"))
     return bounds
+
+
+def _due(view: View, since: Micros, bound: float) -> Micros:
+    slept = sum(sleep.length for sleep in view.sleeps if sleep.woke > since)
+    return Micros(since + int(bound * SECOND) + slept)
 
 
 def _next_bound(view: View) -> Micros | None:
@@ -217,10 +238,10 @@ def _attempt_start(action: Action) -> Micros:
     return Micros(action.latest().start_time.ToMicroseconds())
 
 
-def started(action: Action, observed: Observed, details: run_definition_pb2.ActionAttempt | None = None) -> tuple[Move, ...]:
+def started(action: Action, observed: Observed) -> tuple[Move, ...]:
     """The moves of a process that runs: its launch, then its start."""
     return (
-        Move(to=Phase.INITIALIZING, attempt=action.attempt, at=observed.launched_at, details=details),
+        Move(to=Phase.INITIALIZING, attempt=action.attempt, at=observed.launched_at, details=observed.details),
         Move(to=Phase.RUNNING, attempt=action.attempt, at=observed.started_at),
     )
 

@@ -1,0 +1,511 @@
+"""The controller: one loop over the ledger's changes and the launcher's events, one worker per action that has something to do.
+
+It holds live actions only, and nothing that is not in the ledger, in the keeper's files or in the attempt's own files: after a
+restart it looks at those and goes on. Decisions are ``reconcile``'s; here is the I/O around them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import structlog
+from flyteidl2.task import common_pb2
+from flyteidl2.workflow import run_definition_pb2
+
+from flyte_unified.core.clock import SECOND, Clock, Micros, seconds, timestamp
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound
+from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.executor import outcome, policy, reconcile
+from flyte_unified.executor.caching import Caching
+from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
+from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
+from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Launcher, Started, WorkId
+from flyte_unified.ledger.api import Action, ActionType, Everything, Failure, Ledger, Move, Retry
+from flyte_unified.plugins.api import Process, Refusal, TaskContext, Timer
+from flyte_unified.plugins.registry import describe
+from flyte_unified.storage.api import DataStore
+
+_log = structlog.get_logger(__name__)
+
+_FIRST_WAIT = 0.1
+_LONGEST_WAIT = 30.0
+"""Seconds between tries of a step that failed for a reason of our own."""
+_SLEPT = 2 * SECOND
+"""Wall clock that ran ahead of the monotonic one by more than this: the machine slept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """``endpoint`` tells where tasks of a run reach the server; waits in seconds."""
+
+    endpoint: Callable[[RunKey], str]
+    raw_root: str
+    """Where tasks write data when their run names no place."""
+    log_link: Callable[[ActionKey, int], str]
+    interpreter: str = ""
+    system_retries: int = 3
+    system_backoff: policy.Backoff = field(default_factory=policy.Backoff)
+    kill_grace: float = 5.0
+
+
+@dataclass(slots=True)
+class _Live:
+    """A live action and what is known of it beyond the ledger."""
+
+    view: View
+    children: int = 0
+    worker: asyncio.Task[None] | None = None
+    again: bool = False
+    timer: asyncio.TimerHandle | None = None
+    failures: int = 0
+
+    def see(self, **changes: object) -> None:
+        self.view = replace(self.view, **changes)  # type: ignore[arg-type]  # fields of View
+
+
+class Controller:
+    """``start``, then it runs until ``stop``. One for a server."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        store: DataStore,
+        launcher: Launcher,
+        slots: Slots,
+        caching: Caching,
+        clock: Clock,
+        options: Options,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._launcher = launcher
+        self._slots = slots
+        self._caching = caching
+        self._clock = clock
+        self._options = options
+        self._lives: dict[ActionKey, _Live] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._offset = 0
+        self._sleeps: tuple[reconcile.Sleep, ...] = ()
+
+    @property
+    def slots(self) -> Slots:
+        return self._slots
+
+    @property
+    def live(self) -> int:
+        """How many actions have not ended."""
+        return len(self._lives)
+
+    async def start(self) -> None:
+        """Takes up every live action and every process that outlived an earlier server."""
+        ready = asyncio.Event()
+        self._offset = self._wall_offset()
+        self._loop_task = asyncio.create_task(self._run(ready), name="executor")
+        await ready.wait()
+        if self._loop_task.done():
+            await self._loop_task
+
+    async def stop(self, *, grace: float) -> None:
+        """Ends running tasks as interruptions, which cost no retry: they go on at the next start."""
+        self._draining = True
+        for live in self._lives.values():
+            live.see(draining=True)
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(grace):
+                await self._launcher.stop(grace=max(0.1, grace - 1.0))
+                while any(live.view.observed is not None for live in self._lives.values()):
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            _log.warning("stopped before every task had ended", grace=grace)
+        await self.close()
+
+    async def close(self) -> None:
+        """Stops deciding; processes are left to the launcher."""
+        self._draining = True
+        tasks = [live.worker for live in self._lives.values() if live.worker is not None]
+        if self._loop_task is not None:
+            tasks.append(self._loop_task)
+        for live in self._lives.values():
+            self._disarm(live)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._caching.close()
+        await self._launcher.close()
+
+    async def _run(self, ready: asyncio.Event) -> None:
+        with self._ledger.changes.subscribe(Everything()) as subscription:
+            try:
+                found = await self._launcher.start(self._on_event)
+                for action in await self._ledger.live():
+                    self._observe(action)
+                for event in found:
+                    await self._adopt(event)
+            finally:
+                ready.set()
+            while changed := await subscription.next():
+                for action in changed:
+                    self._observe(action)
+
+    async def _adopt(self, event: Event) -> None:
+        """A process that an earlier server started: of a live attempt, or else to be ended."""
+        live = self._lives.get(event.id.action)
+        if live is None:
+            if isinstance(event, Started):
+                await self._launcher.kill(event.id, grace=self._options.kill_grace)
+            else:
+                await self._launcher.forget(event.id)
+            return
+        self._on_event(event)
+        if isinstance(event, Started) and live.view.slot is not Slot.HELD:
+            self._slots.hold(event.id.action, Claim(depth=live.view.action.depth))
+            live.see(slot=Slot.HELD)
+            if live.children:
+                self._slots.suspend(event.id.action)
+
+    # What happens
+
+    def _observe(self, action: Action) -> None:
+        live = self._lives.get(action.key)
+        if live is None:
+            if action.terminal:
+                return
+            live = self._lives[action.key] = _Live(self._first_view(action))
+            self._count_child(action, +1)
+        else:
+            before = live.view.action
+            if before.version >= action.version:
+                return
+            if before.attempt != action.attempt:
+                live.see(work=None)
+            live.see(action=action)
+            if action.terminal and not before.terminal:
+                self._count_child(action, -1)
+        self._poke(live)
+
+    def _first_view(self, action: Action) -> View:
+        timeout = 0.0
+        if action.action_type is ActionType.CONDITION and action.spec is not None:
+            timeout = seconds(run_definition_pb2.ConditionAction.FromString(action.spec).timeout)
+        return View(action=action, condition_timeout=timeout, draining=self._draining, sleeps=self._sleeps)
+
+    def _count_child(self, child: Action, step: int) -> None:
+        parent = self._lives.get(child.key.sibling(child.parent)) if child.parent is not None else None
+        if parent is None:
+            return
+        parent.children += step
+        if parent.children == 0:
+            self._slots.resume(parent.view.action.key)
+        elif parent.children == step:
+            self._slots.suspend(parent.view.action.key)
+            self._admit()
+
+    def _on_event(self, event: Event) -> None:
+        live = self._lives.get(event.id.action)
+        if live is None:
+            if isinstance(event, Ended):
+                self._forget_later(event.id)
+            return
+        known = live.view.observed
+        if known is None or known.attempt != event.id.attempt:
+            known = Observed(attempt=event.id.attempt, launched_at=event.at)
+        if isinstance(event, Started):
+            known = replace(known, started_at=event.at, pid=event.pid, details=self._details(event))
+        else:
+            known = replace(known, ended_at=event.at, exit=event.exit)
+        live.see(observed=known)
+        self._poke(live)
+
+    def _forget_later(self, work: WorkId) -> None:
+        task = asyncio.get_running_loop().create_task(self._launcher.forget(work), name=f"forget {work}")
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _poke(self, live: _Live) -> None:
+        if live.worker is not None:
+            live.again = True
+            return
+        self._disarm(live)
+        live.worker = asyncio.create_task(self._advance(live), name=f"reconcile {live.view.action.key}")
+
+    # One action
+
+    async def _advance(self, live: _Live) -> None:
+        try:
+            while True:
+                live.again = False
+                step = reconcile.next_step(live.view, self._now(live))
+                if isinstance(step, Wait):
+                    if live.again:
+                        continue
+                    self._arm(live, step.until)
+                    return
+                if step is Do.RETIRE:
+                    await self._retire(live)
+                    return
+                await self._do(live, step)
+                live.failures = 0
+        except Exception:
+            live.failures += 1
+            wait = min(_FIRST_WAIT * 2**live.failures, _LONGEST_WAIT)
+            _log.exception("a step failed; it will be tried again", action=str(live.view.action.key), seconds=wait)
+            live.timer = asyncio.get_running_loop().call_later(wait, self._poke, live)
+        finally:
+            live.worker = None
+            self._idle.set()
+
+    def _arm(self, live: _Live, until: Micros | None) -> None:
+        if until is not None:
+            wait = max(0.0, (until - self._clock.now()) / SECOND)
+            live.timer = asyncio.get_running_loop().call_later(wait, self._wake, live)
+
+    def _wake(self, live: _Live) -> None:
+        live.timer = None
+        self._poke(live)
+
+    def _disarm(self, live: _Live) -> None:
+        if live.timer is not None:
+            live.timer.cancel()
+            live.timer = None
+
+    async def _do(self, live: _Live, step: Step) -> None:
+        if isinstance(step, Record):
+            await self._record(live, *step.steps)
+        elif step is Do.PREPARE:
+            await self._prepare(live)
+        elif step is Do.ASK_CACHE:
+            await self._ask_cache(live)
+        elif step is Do.CLAIM_SLOT:
+            self._claim(live)
+        elif step is Do.START:
+            await self._start(live)
+        elif step is Do.JUDGE:
+            await self._judge(live)
+        elif step is Do.KILL:
+            await self._kill(live)
+        elif step is Do.FORGET:
+            await self._forget(live)
+
+    async def _record(self, live: _Live, *steps: Move | Retry) -> None:
+        key = live.view.action.key
+        changed = await self._ledger.move(key, *steps)
+        for action in changed:
+            self._observe(action)
+        if not changed:  # somebody else was faster: look again
+            self._observe(await self._ledger.action(key))
+
+    async def _prepare(self, live: _Live) -> None:
+        action = live.view.action
+        try:
+            context = await self._context(action)
+            work = describe(context)
+            timer = work.seconds(await self._inputs(action)) if isinstance(work, Timer) else None
+            limits = policy.limits(context.spec.task_template.metadata)
+        except (InvalidArgument, NotFound) as error:
+            live.see(work=Refusal("BadTaskSpecification", error.message))
+            return
+        if isinstance(work, Process) and not self._slots.fits(_claim(action, work)):
+            work = Refusal("ResourcesUnavailable", f"the task asks for {work.resources.gpu} GPU(s), more than this machine has")
+        live.see(work=work, limits=limits, timer_seconds=timer)
+
+    async def _context(self, action: Action) -> TaskContext:
+        run, run_spec = await self._ledger.run(action.key.run_key)
+        prefix = f"{action.output_base.rstrip('/')}/{action.key.name}"
+        raw = run_spec.raw_data_storage.raw_data_prefix.rstrip("/") or self._options.raw_root
+        return TaskContext(
+            action=action,
+            spec=await self._ledger.spec(action.spec_digest or ""),
+            run=run,
+            run_spec=run_spec,
+            output_prefix=f"{prefix}/{action.attempt}",
+            previous_prefix=f"{prefix}/{action.attempt - 1}" if action.attempt > 1 else "",
+            raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
+            endpoint=self._options.endpoint(action.key.run_key),
+        )
+
+    async def _inputs(self, action: Action) -> common_pb2.Inputs:
+        return common_pb2.Inputs.FromString(await self._store.get(action.input_uri))
+
+    async def _ask_cache(self, live: _Live) -> None:
+        action = live.view.action
+        if not action.cache_key:
+            live.see(cached=Cached.OFF)
+            return
+        answer = await self._caching.ask(action, woken=lambda: self._reservation_freed(live))
+        if isinstance(answer, Move):
+            await self._record(live, answer)
+        else:
+            live.see(cached=answer)
+            if answer is Cached.RESERVED and action.phase is Phase.QUEUED:
+                await self._record(live, Move(to=Phase.WAITING_FOR_RESOURCES, attempt=action.attempt))
+
+    def _reservation_freed(self, live: _Live) -> None:
+        live.see(cached=Cached.UNASKED)
+        self._poke(live)
+
+    def _claim(self, live: _Live) -> None:
+        action, work = live.view.action, live.view.work
+        live.see(slot=Slot.WAITING)
+        self._slots.claim(action.key, _claim(action, work) if isinstance(work, Process) else Claim(depth=action.depth))
+        self._admit()
+
+    def _admit(self) -> None:
+        for key in self._slots.admit():
+            if (live := self._lives.get(key)) is not None:
+                live.see(slot=Slot.HELD)
+                self._poke(live)
+        if (deepest := self._slots.refuse()) is not None and (live := self._lives.get(deepest)) is not None:
+            limit = self._slots.capacity.limit
+            message = f"{limit} task processes wait for their children, and execution.process_limit allows no more"
+            live.see(work=Refusal("ProcessLimit", message))
+            self._slots.release(deepest)
+            self._poke(live)
+
+    async def _start(self, live: _Live) -> None:
+        action, work = live.view.action, live.view.work
+        if not isinstance(work, Process):
+            raise TypeError(f"{action.key} has no process to start")
+        live.see(observed=Observed(attempt=action.attempt, launched_at=self._clock.now()))
+        attempt = Attempt(
+            id=WorkId(action.key, action.attempt),
+            arguments=work.arguments,
+            environment=work.environment,
+            system=work.system,
+            memory_limit=work.resources.memory_limit,
+            gpus=self._slots.gpus(action.key),
+        )
+        try:
+            await self._launcher.launch(attempt)
+        except FlyteUnifiedError as error:
+            live.see(observed=None, work=Refusal("LaunchFailed", error.message))
+
+    async def _kill(self, live: _Live) -> None:
+        observed = live.view.observed
+        if observed is not None:
+            live.see(observed=replace(observed, killing=True))
+            work = WorkId(live.view.action.key, observed.attempt)
+            await self._launcher.kill(work, grace=self._options.kill_grace)
+
+    async def _forget(self, live: _Live) -> None:
+        observed, key = live.view.observed, live.view.action.key
+        if observed is not None:
+            await self._launcher.forget(WorkId(key, observed.attempt))
+        live.see(observed=None, slot=Slot.NONE)
+        self._slots.release(key)
+        self._admit()
+
+    async def _retire(self, live: _Live) -> None:
+        key = live.view.action.key
+        self._lives.pop(key, None)
+        self._slots.release(key)
+        self._admit()
+        await self._caching.drop(key)
+
+    # The end of an attempt
+
+    async def _judge(self, live: _Live) -> None:
+        view = live.view
+        action, observed = view.action, view.observed
+        context = await self._context(action)
+        ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
+        ending = observed.exit if observed is not None and observed.exit is not None else Exit()
+        result = outcome.judge(
+            error_file=await self._read(f"{context.output_prefix}/error.pb"),
+            outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
+            outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
+            ending=ending,
+            interpreter=self._options.interpreter,
+        )
+        before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
+        last: Move | Retry
+        if isinstance(result, outcome.Succeeded):
+            last = await self._succeeded(action, context, ended)
+        elif view.draining and result.failure is Failure.SYSTEM:
+            last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
+        else:
+            last = reconcile.failed(
+                action,
+                result,
+                limits=view.limits,
+                system_retries=self._options.system_retries,
+                system_backoff=self._options.system_backoff,
+                at=ended,
+            )
+        await self._record(live, *before, replace(last, details=_ending(ending, ended)))
+
+    async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
+        report = f"{context.output_prefix}/report.html"
+        has_report = context.spec.task_template.metadata.generates_deck.value and await self._store.head(report) is not None
+        return Move(
+            to=Phase.SUCCEEDED,
+            attempt=action.attempt,
+            at=at,
+            output_uri=context.output_prefix,
+            report_uri=report if has_report else "",
+            cache_status=await self._caching.put(action, context.output_prefix) if action.cache_key else None,
+        )
+
+    async def _read(self, uri: str) -> bytes | None:
+        try:
+            return await self._store.get(uri)
+        except NotFound:
+            return None
+
+    def _details(self, event: Started) -> run_definition_pb2.ActionAttempt:
+        """What people see of a started attempt: its log, and an event that says where it runs."""
+        details = run_definition_pb2.ActionAttempt(logs_available=True)
+        link = self._options.log_link(event.id.action, event.id.attempt)
+        details.log_info.add(uri=link, name="Log", ready=True, ShowWhilePending=True)
+        where = f" on {event.where}" if event.where else ""
+        details.cluster_events.add(
+            occurred_at=timestamp(event.at),
+            message=f"process {event.pid} started{where}",
+            reason="Started",
+            type=run_definition_pb2.ClusterEvent.TYPE_NORMAL,
+            count=1,
+        )
+        return details
+
+    # Time
+
+    def _now(self, live: _Live) -> Micros:
+        now = self._clock.now()
+        offset = self._wall_offset()
+        if offset - self._offset > _SLEPT:
+            self._sleeps = (*self._sleeps[-63:], reconcile.Sleep(now, offset - self._offset))
+        self._offset = offset
+        if live.view.sleeps is not self._sleeps:
+            live.see(sleeps=self._sleeps)
+        return now
+
+    def _wall_offset(self) -> int:
+        return self._clock.now() - int(self._clock.monotonic() * SECOND)
+
+
+def _claim(action: Action, work: Process) -> Claim:
+    asked = work.resources
+    return Claim(depth=action.depth, cpu=asked.cpu or DEFAULT_CPU, memory=asked.memory, gpu=asked.gpu)
+
+
+def _ending(ending: Exit, at: Micros) -> run_definition_pb2.ActionAttempt:
+    details = run_definition_pb2.ActionAttempt()
+    if ending.out_of_memory:
+        message = "killed: it used more memory than its limit"
+    elif ending.signal is not None:
+        message = f"ended by signal {ending.signal}"
+    elif ending.code is not None:
+        message = f"exited with code {ending.code}"
+    else:
+        message = "gone, and nobody saw it end"
+    quiet = ending.code == 0
+    kind = run_definition_pb2.ClusterEvent.TYPE_NORMAL if quiet else run_definition_pb2.ClusterEvent.TYPE_WARNING
+    details.cluster_events.add(occurred_at=timestamp(at), message=message, reason="Ended", type=kind, count=1)
+    return details

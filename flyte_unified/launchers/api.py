@@ -1,0 +1,104 @@
+"""The port to where work runs: local processes now, pods in a cluster.
+
+A launcher is told what an attempt is and tells what becomes of it. It decides nothing: outcome, retries and limits are the
+executor's. Work goes on when the server dies; ``start`` finds it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.core.ids import ActionKey
+
+
+class WorkId(NamedTuple):
+    """One attempt of one action."""
+
+    action: ActionKey
+    attempt: int
+
+    def __str__(self) -> str:
+        """Fit for a file name; a comma stands in no id."""
+        return ",".join((*self.action, str(self.attempt)))
+
+    @classmethod
+    def parse(cls, text: str) -> WorkId:
+        parts = text.split(",")
+        if len(parts) != 5 or not parts[4].isdecimal():
+            raise InvalidArgument(f"{text!r} names no attempt")
+        return cls(ActionKey._make(parts[:4]), int(parts[4]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What is to run. ``environment`` is what task and run ask for; ``system`` stands above it."""
+
+    id: WorkId
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    system: Mapping[str, str]
+    memory_limit: int = 0
+    """Bytes; 0: none"""
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """The end of a process. Both None: nobody saw it end."""
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An attempt's process runs."""
+
+    id: WorkId
+    at: Micros
+    pid: int
+    log: str = ""
+    """Where its output is kept."""
+    where: str = ""
+    """For people: the interpreter, the node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An attempt's process is gone."""
+
+    id: WorkId
+    at: Micros
+    exit: Exit
+    max_rss: int = 0
+    """Bytes"""
+
+
+Event = Started | Ended
+
+
+class Launcher(Protocol):
+    """One place where work runs. Events are passed to the callable on the event loop, in order for each attempt."""
+
+    async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
+        """Begins, and tells what runs already (its Started) or ended unseen (its Ended)."""
+
+    async def launch(self, attempt: Attempt) -> None:
+        """Starts it unless it runs already. Raises FlyteUnifiedError when it can't."""
+
+    async def kill(self, work: WorkId, *, grace: float) -> None:
+        """Asks it to end, and makes it end after ``grace`` seconds. Its Ended follows."""
+
+    async def forget(self, work: WorkId) -> None:
+        """Frees what was kept of an attempt that has ended; its log stays."""
+
+    async def stop(self, *, grace: float) -> None:
+        """Ends everything within ``grace`` seconds, telling each end."""
+
+    async def close(self) -> None:
+        """Lets go of everything; work that runs goes on where it can outlive the server."""

@@ -1,0 +1,121 @@
+"""The launcher port over local processes: an attempt becomes a process of the chosen interpreter, in a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Started, WorkId
+from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
+
+_WARM = frozenset({"a0"})
+"""Programs that a fork server can be."""
+_NOT_INHERITED = frozenset(
+    {
+        "EAGER_API_KEY",
+        "FLYTECTL_CONFIG",
+        "FLYTE_API_KEY",
+        "FLYTE_UNIFIED_PYTHON",
+        "PYTHONHOME",
+        "UCTL_CONFIG",
+        "_UNION_EAGER_API_KEY",
+    }
+)
+"""Would point the task's SDK at another server, or at another Python's library."""
+_INTERPRETER = "FLYTE_UNIFIED_PYTHON"
+_LOCAL_NAMES = "localhost,127.0.0.1,::1"
+
+
+class ProcessAttempts:
+    """``interpreter`` runs the tasks that name none; logs stand under ``logs``, working directories under ``work``.
+
+    ``launcher`` makes the process launcher, given whom to tell of events.
+    """
+
+    def __init__(
+        self,
+        *,
+        launcher: Callable[[Callable[[WorkEvent], None]], ProcessLauncher],
+        interpreter: Path,
+        work: Path,
+        logs: Path,
+        warm: bool,
+        log_limit: int,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._on_event: Callable[[Event], None] = lambda _: None
+        self._processes = launcher(self._heard)
+        self._interpreter = interpreter
+        self._work = work
+        self._logs = logs
+        self._warm = warm
+        self._log_limit = log_limit
+        self._base = {key: value for key, value in environment.items() if key not in _NOT_INHERITED}
+
+    @property
+    def processes(self) -> ProcessLauncher:
+        return self._processes
+
+    def log_path(self, work: WorkId) -> Path:
+        """Where the output of an attempt is kept."""
+        return self._logs.joinpath(*work.action, f"{work.attempt}.log")
+
+    async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
+        self._on_event = on_event
+        found = await self._processes.start()
+        if self._warm:
+            await self._processes.warm_up(self._interpreter, self._environment({}, {}, self._interpreter))
+        return [self._event(event) for event in found]
+
+    async def launch(self, attempt: Attempt) -> None:
+        interpreter = Path(attempt.environment.get(_INTERPRETER) or self._interpreter)
+        environment = self._environment(attempt.environment, attempt.system, interpreter)
+        if attempt.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
+        await self._processes.launch(
+            ProcessWork(
+                id=str(attempt.id),
+                argv=attempt.arguments,
+                env=environment,
+                directory=self._work / str(attempt.id),
+                log=self.log_path(attempt.id),
+                interpreter=interpreter,
+                warm=self._warm and attempt.arguments[0] in _WARM,
+                memory_limit=attempt.memory_limit or None,
+                log_limit=self._log_limit,
+            )
+        )
+
+    async def kill(self, work: WorkId, *, grace: float) -> None:
+        await self._processes.kill(str(work), grace)
+
+    async def forget(self, work: WorkId) -> None:
+        self._processes.forget(str(work))
+        await asyncio.to_thread(shutil.rmtree, self._work / str(work), ignore_errors=True)
+
+    async def stop(self, *, grace: float) -> None:
+        await self._processes.stop(grace)
+
+    async def close(self) -> None:
+        await self._processes.close()
+
+    def _environment(self, asked: Mapping[str, str], system: Mapping[str, str], interpreter: Path) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, (str(interpreter.parent), asked.get("PATH") or self._base.get("PATH", os.defpath))))
+        proxies = ",".join(filter(None, (self._base.get("NO_PROXY", ""), _LOCAL_NAMES)))
+        return {**self._base, **asked, **system, "PATH": path, "NO_PROXY": proxies}
+
+    def _heard(self, event: WorkEvent) -> None:
+        self._on_event(self._event(event))
+
+    def _event(self, event: WorkEvent) -> Event:
+        work = WorkId.parse(event.id)
+        if isinstance(event, Exited):
+            exit = Exit(code=event.exit_code, signal=event.signal, out_of_memory=event.oom)  # noqa: A001
+            return Ended(id=work, at=Micros(event.at), exit=exit, max_rss=event.max_rss_bytes)
+        where = str(self._interpreter)
+        return Started(id=work, at=Micros(event.at), pid=event.pid, log=str(self.log_path(work)), where=where)
