@@ -89,8 +89,6 @@ class Database:
     url: str = _setting("", "`postgresql://user:password@host/name`. Empty: SQLite in the data directory.")
     statement_timeout: Seconds = _setting(30.0, "Longest time a statement may take or wait for a lock.", least=0.001)
     queue_limit: int = _setting(10_000, "Writes that may wait; more are refused as RESOURCE_EXHAUSTED.", least=1)
-    batch_limit: int = _setting(500, "Writes that share a transaction at most.", least=1)
-    pool_size: int = _setting(10, "Connections for reading (and, on Postgres, writing).", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +188,11 @@ class Settings:
             section, name = KEYS[key]
             tree = replace(tree, **{section: replace(getattr(tree, section), **{name: value})})
         return replace(tree, sources={**self.sources, **dict.fromkeys(values, source)})
+
+    @property
+    def database_file(self) -> Path:
+        """The database where ``database.url`` is empty."""
+        return self.data.dir / "flyte.db"
 
     def base_url(self, port: int) -> str:
         """Where clients reach a server that listens on ``port``, without a trailing slash."""

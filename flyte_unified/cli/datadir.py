@@ -20,11 +20,11 @@ _OTHERS = 0o077
 
 
 @contextlib.contextmanager
-def held(directory: Path, *, port: int) -> Iterator[None]:
+def held(directory: Path, *, port: int | None) -> Iterator[None]:
     """Hold ``directory`` (made, and closed to other users, if need be) until the end of the block.
 
-    The lock is the kernel's, so it ends with the process however that ends. Raises FailedPrecondition naming the
-    server that holds it.
+    ``port`` is a server's, None for a verb that is soon done. The lock is the kernel's, so it ends with the process
+    however that ends. Raises FailedPrecondition naming who holds it.
     """
     _make_private(directory)
     with open(directory / LOCK, "a+", opener=_private) as lock:
@@ -32,7 +32,7 @@ def held(directory: Path, *, port: int) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FailedPrecondition(
-                f"{directory} is in use by {_holder(lock)}; stop that server, or choose another directory with --data-dir"
+                f"{directory} is in use by {_holder(lock)}; stop that, or choose another directory with --data-dir"
             ) from None
         except OSError as error:
             raise FailedPrecondition(f"cannot lock {directory}: {error.strerror}; it must be on a local disk") from error
@@ -76,6 +76,8 @@ def _holder(lock: IO[str]) -> str:
     lock.seek(0)
     try:
         told = json.load(lock)
-        return f"a server with pid {told['pid']} on port {told['port']} since {told['since']}"
+        what = "a server" if told["port"] else "a command"
+        where = f" on port {told['port']}" if told["port"] else ""
+        return f"{what} with pid {told['pid']}{where} since {told['since']}"
     except (ValueError, KeyError):
         return "a server that is just starting"
