@@ -4,14 +4,12 @@ A process id alone is no identity, since ids are reused. Boot id, id and start t
 all three names one process for ever. Linux is read from ``/proc``; elsewhere ``ps`` and ``sysctl`` answer.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 LINUX = sys.platform == "linux"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -108,6 +106,37 @@ def proportional(pids: Iterable[int]) -> int:
             if line.startswith(b"Pss:"):
                 total += int(line.split()[1]) * 1024
     return total
+
+
+class Handle(Protocol):
+    """What a selector can wait on."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class _PidFd:
+    def __init__(self, pid: int) -> None:
+        self._fd = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def end_of(pid: int) -> Handle:
+    """Becomes readable when ``pid`` ends, whoever's child it is. Raises ProcessLookupError."""
+    if LINUX:
+        return _PidFd(pid)
+    import select
+
+    queue = select.kqueue()  # type: ignore[attr-defined]  # BSD only, as are the constants
+    exit_of = select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT  # type: ignore[attr-defined]
+    queue.control([select.kevent(pid, *exit_of)], 0)  # type: ignore[attr-defined]
+    return queue  # type: ignore[no-any-return]
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -14,8 +14,6 @@ The hash seed of ``str`` is the server's, so that sets of strings iterate alike 
 The keeper uses ``Frames`` and ``enter`` from here, so that a plain task is entered by the same code.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import json
@@ -196,7 +194,6 @@ class Server:
                 return self._serve_one()
             if self._config["canary"]:
                 self._canary()
-            self._freeze()
         except _Unfit as unfit:
             return self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
         self._send({"ready": sorted(_read - _REAPPLIED)})
@@ -271,6 +268,7 @@ class Server:
 
     def _learn(self, home: str) -> None:
         """Import what a child had to import, as far as it came with the SDK."""
+        import gc
         import importlib
 
         try:
@@ -278,6 +276,7 @@ class Server:
                 names = file.read().split()
         except FileNotFoundError:
             return
+        before = len(sys.modules)
         known = {name.partition(".")[0] for name in sys.modules}
         for name in names:
             if name in sys.modules or name in self._config["avoid"]:
@@ -289,12 +288,9 @@ class Server:
             except Exception:  # a module that only works where the child imported it
                 continue
             _check_single(name)
-
-    def _freeze(self) -> None:
-        import gc
-
-        gc.collect()
-        gc.freeze()
+        if len(sys.modules) > before:  # the collector shall not touch, and so copy, pages that children share
+            gc.collect()
+            gc.freeze()
 
     def _refused(self, order: dict[str, Any]) -> bool:
         order["env"] = {**self._added, **order["env"]}  # what an interpreter adds when it starts: LC_CTYPE (PEP 538)
@@ -325,7 +321,6 @@ class Server:
             if order["learn"]:
                 try:
                     self._learn(order["home"])
-                    self._freeze()
                 except _Unfit as unfit:
                     self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
                     self._config = {}

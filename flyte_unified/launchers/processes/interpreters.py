@@ -48,7 +48,7 @@ class Interpreter:
 
     def fingerprint(self) -> str:
         """Changes when a package is installed, removed or replaced. Reads directories: keep it off the event loop."""
-        digest = hashlib.sha256(str(self.path).encode())
+        digest = hashlib.sha256(repr((str(self.path), _mtime(self.path))).encode())
         for site in self.sites:
             names = sorted(name for name in _listdir(site) if name.endswith((".dist-info", ".egg-info", ".pth")))
             digest.update(repr((str(site), _mtime(site), names)).encode())
@@ -56,18 +56,22 @@ class Interpreter:
 
 
 class Interpreters:
-    """Interpreters looked at, each once as long as it stays the same."""
+    """Interpreters looked at, each again when what is installed there has changed."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, ...], asyncio.Future[Interpreter]]] = {}
+        self._known: dict[Path, tuple[Interpreter, str]] = {}
+        self._locks: dict[Path, asyncio.Lock] = {}
 
-    async def inspect(self, path: Path) -> Interpreter:
-        """What ``path`` is. Raises BadInterpreter, saying how to choose another."""
-        mark = (_mtime(path), _mtime(path.parent.parent / "pyvenv.cfg"))
-        known = self._known.get(path)
-        if known is None or known[0] != mark or (known[1].done() and known[1].exception()):
-            known = self._known[path] = (mark, asyncio.ensure_future(_inspect(path)))
-        return await asyncio.shield(known[1])
+    async def inspect(self, path: Path) -> tuple[Interpreter, str]:
+        """What ``path`` is, and its fingerprint. Raises BadInterpreter, saying how to choose another."""
+        async with self._locks.setdefault(path, asyncio.Lock()):
+            if path in self._known:
+                interpreter, mark = self._known[path]
+                if await asyncio.to_thread(interpreter.fingerprint) == mark:
+                    return interpreter, mark
+            interpreter = await _inspect(path)
+            self._known[path] = interpreter, await asyncio.to_thread(interpreter.fingerprint)
+            return self._known[path]
 
 
 def choose(explicit: str | None, *, env: Mapping[str, str], directory: Path) -> tuple[Path, str]:

@@ -14,8 +14,6 @@ ready, unfit, differs, error. ``VERSION`` changes with their meaning; a server t
 which harms no task, and starts its own.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import os
@@ -32,17 +30,16 @@ import fcntl
 import heapq
 import itertools
 import resource
-import select
 import selectors
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from flyte_unified.launchers.processes import facts, task
-from flyte_unified.launchers.processes.forkserver import Frames, adopt_orphans, enter
+from flyte_unified.launchers.processes.forkserver import Frames, adopt_orphans
 from flyte_unified.launchers.processes.pool import ForkServer, Pool
 from flyte_unified.launchers.processes.pump import QUIET
 from flyte_unified.launchers.processes.task import Task
@@ -70,7 +67,7 @@ class Keeper:
         self._count = itertools.count()
         self._tasks: dict[str, Task] = {}
         self._by_pid: dict[int, Task] = {}
-        self._ended: dict[str, dict[str, Any]] = {}
+        self._ended: dict[str, tuple[dict[str, Any], str]] = {}
         self._server: socket.socket | None = None
         self._frames = Frames()
         self._outgoing = bytearray()
@@ -80,7 +77,7 @@ class Keeper:
         self._pool = Pool(
             directory=directory,
             selector=self._selector,
-            spawn=self._spawn_server,
+            nofile=self._nofile,
             message=self._hear_fork_server,
             cold=self._start_cold,
             unfit=lambda key, reason: self._tell({"unfit": key, "reason": reason}),
@@ -200,23 +197,20 @@ class Keeper:
 
     def _welcome(self, message: dict[str, Any]) -> None:
         running = [{"id": t.id, "pid": t.pid, "at": t.at} for t in self._tasks.values() if t.pid]
-        exited = list(self._ended.values())
+        exited = [record for record, _ in self._ended.values()]
         self._tell({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
         if message["version"] == VERSION:
             self._ephemeral = message["ephemeral"]
 
     # Works
 
-    def _home(self, work: str) -> str:
-        return f"{self._directory}/work/{work}"
-
     def _launch(self, message: dict[str, Any]) -> None:
         order = message["order"]
-        if record := self._ended.get(order["id"]):
-            return self._tell({"exited": record})
+        if ended := self._ended.get(order["id"]):
+            return self._tell({"exited": ended[0]})
         if work := self._tasks.get(order["id"]):
             return self._tell({"started": work.id, "pid": work.pid, "at": work.at}) if work.pid else None
-        home = self._home(order["id"])
+        home = f"{self._directory}/work/{order['id']}@{time.time_ns()}"  # never used again: see Task
         order |= {"home": home, "boot": self._boot, "nofile": self._nofile}
         work = Task(home, order)
         work.request = {**message, "id": work.id}
@@ -233,12 +227,10 @@ class Keeper:
         order = message["order"]
         work = self._tasks[order["id"]]
         try:
-            pid = os.fork()
+            pid = task.spawn(order, message["env"])
         except OSError as error:  # the system has no more processes for us
             work.notice(f"[flyte-unified] the task cannot be started: {error}")
             return self._exited(work, None, [0, 0, 0])
-        if pid == 0:
-            _become(order, message["env"])
         return self._started(work, pid)
 
     def _started(self, work: Task, pid: int) -> None:
@@ -297,7 +289,7 @@ class Keeper:
             if not work.pid and self._pool.withdraw(work.id):
                 self._exited(work, number, [0, 0, 0])
             elif work.pid and work.exit is None:
-                _kill_all(facts.tree(work.pid, processes), number)
+                task.signal_all(facts.tree(work.pid, processes), number)
 
     def _stop(self, grace: float) -> None:
         works = list(self._tasks.values())
@@ -305,8 +297,8 @@ class Keeper:
         self._later(grace, lambda: self._signal(list(self._tasks.values()), signal.SIGKILL))
 
     def _forget(self, work_id: str) -> None:
-        if self._ended.pop(work_id, None) is not None:
-            task.remove(self._home(work_id))
+        if ended := self._ended.pop(work_id, None):
+            task.remove(ended[1])
 
     # Ends
 
@@ -337,7 +329,7 @@ class Keeper:
         if orphans := set(facts.children(os.getpid())) - known:
             processes = facts.table()
             for orphan in orphans:
-                _kill_all(facts.tree(orphan, processes) - known, signal.SIGKILL)
+                task.signal_all(facts.tree(orphan, processes) - known, signal.SIGKILL)
 
     def _exited(self, work: Task, status: int | None, usage: list[float]) -> None:
         """The task's own process is gone; its output may still be on the way."""
@@ -345,7 +337,7 @@ class Keeper:
             return
         work.exit = task.ended(work.id, work.pid, status, usage, oom=work.oom)
         if work.pid and (status is None or not facts.LINUX):
-            _kill_all([-work.pid], signal.SIGKILL)
+            task.signal_all([-work.pid], signal.SIGKILL)
         work.release()
         self._later(_DRAIN, lambda: self._finish(work))
 
@@ -356,7 +348,8 @@ class Keeper:
         for fd in work.streams:
             if fd in self._selector.get_map():
                 self._selector.unregister(fd)
-        record = self._ended[work.id] = work.finish()
+        record = work.finish()
+        self._ended[work.id] = record, work.home
         self._tell({"exited": record})
         if work.followed_from is not None:
             self._tell({"grew": work.id})
@@ -378,24 +371,6 @@ class Keeper:
             self._later(min(1.0, max(0.05, (work.memory_limit - used) / _FILL)), lambda: self._watch_memory(work))
 
     # Fork servers
-
-    def _spawn_server(self, config: dict[str, Any], control: int) -> int:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                os.umask(0o022)
-                resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
-                os.chdir(config["scratch"])
-                log = os.open(config["scratch"] + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                os.set_inheritable(control, True)
-                os.execve(config["command"][0], [*config["command"], str(control)], config["env"])
-            finally:
-                os._exit(127)
-        return pid
 
     def _hear_fork_server(self, server: ForkServer, message: dict[str, Any]) -> None:
         if "ready" in message:
@@ -421,13 +396,14 @@ class Keeper:
 
     def _adopt(self) -> None:
         """Take over what an earlier keeper left."""
+        task.remove(f"{self._directory}/servers")
         root = f"{self._directory}/work"
         os.makedirs(root, exist_ok=True)
         for name in os.listdir(root):
             home = f"{root}/{name}"
             order = task.read_json(home + "/order")
             if record := task.read_json(home + "/exit"):
-                self._ended[name] = record
+                self._ended[record["id"]] = record, home
             elif not order or task.void(home):
                 task.remove(home)  # never started: the server launches it again
             else:
@@ -449,43 +425,17 @@ class Keeper:
     def _when_gone(self, work: Task) -> None:
         """Notice the end of a process that is not our child."""
         try:
-            if facts.LINUX:
-                handle = os.pidfd_open(work.pid)
-            else:
-                queue = select.kqueue()  # type: ignore[attr-defined]  # BSD
-                event = select.kevent(work.pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined]
-                queue.control([event], 0)
-                handle = queue.fileno()
+            handle = facts.end_of(work.pid)
         except ProcessLookupError:
             return self._exited(work, None, [0, 0, 0])
 
         def gone() -> None:
             self._selector.unregister(handle)
-            os.close(handle)
+            handle.close()
             self._exited(work, None, [0, 0, 0])
 
         self._selector.register(handle, selectors.EVENT_READ, gone)
         return None
-
-
-def _kill_all(pids: Iterable[int], number: int) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):  # gone, or it became another user's
-            pass
-
-
-def _become(order: dict[str, Any], env: dict[str, str]) -> None:
-    """In a fresh child: enter the work and run its program."""
-    try:
-        signal.set_wakeup_fd(-1)
-        enter(order)
-        os.execvpe(order["command"][0], order["command"], env)
-    except BaseException as error:
-        os.write(2, f"[flyte-unified] {order['command'][0]} cannot be run: {error}\n".encode())
-    finally:
-        os._exit(127)
 
 
 def _raise_descriptor_limit() -> tuple[int, int]:

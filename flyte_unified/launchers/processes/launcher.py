@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,17 @@ class ProcessLauncher:
         self._logger = logger
         self._interpreters = interpreters or Interpreters()
         self._fork = fork
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._frames = Frames()
         self._listening: asyncio.Task[None] | None = None
         self._closing = False
-        self._running: set[str] = set()
+        self._running: dict[str, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._launches: dict[str, tuple[dict[str, Any], asyncio.Future[None]]] = {}
         self._kills: dict[str, float] = {}
+        self._stop_grace: float | None = None
         self._growth: dict[str, asyncio.Event] = {}
         self._read_at_import: dict[str, set[str]] = {}
         self._unfit: set[str] = set()
@@ -70,17 +74,17 @@ class ProcessLauncher:
     async def start(self) -> list[WorkEvent]:
         """Find or start the keeper. Returns what runs (Adopted) and what ended while nobody listened (Exited)."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        reader, found = await self._connect()
-        self._listening = asyncio.create_task(self._listen(reader), name="process launcher")
+        found = await self._connect()
+        self._listening = asyncio.create_task(self._listen(), name="process launcher")
         return found
 
     async def launch(self, work: ProcessWork) -> None:
         """Start ``work``, unless it was started before. Its Started follows. Raises LaunchFailed, BadInterpreter."""
-        if self._closing:
-            raise Unavailable("the server is stopping")
-        interpreter = await self._interpreters.inspect(work.interpreter)
-        program = command.resolve(work.argv, interpreter, env=work.env)
-        warm = await self._warm(interpreter, work.env) if work.warm and program.source else None
+        if self._closing or self._listening is None or self._listening.done():
+            raise Unavailable("the server is stopping, or has no keeper of local processes")
+        interpreter, mark = await self._interpreters.inspect(work.interpreter)
+        program = await asyncio.to_thread(command.resolve, work.argv, interpreter, env=work.env)
+        warm = self._warm(interpreter, mark, work.env) if work.warm and program.source else None
         order = {
             "id": work.id,
             "command": list(program.command),
@@ -93,8 +97,10 @@ class ProcessLauncher:
         }
         message = {"verb": "launch", "order": order, "env": dict(work.env), "warm": warm}
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if work.id not in self._running:
+            self._running[work.id] = 0
+            self._idle.clear()
         self._launches[work.id] = (message, accepted)
-        self._add(work.id)
         self._send(message)
         await accepted
 
@@ -121,62 +127,80 @@ class ProcessLauncher:
 
     async def warm_up(self, interpreter: Path, env: Mapping[str, str] | None = None) -> None:
         """Have a fork server ready for tasks with an environment like ``env`` (by default ours). Does not wait for it."""
-        warm = await self._warm(await self._interpreters.inspect(interpreter), os.environ if env is None else env)
-        if warm:
+        found, mark = await self._interpreters.inspect(interpreter)
+        if warm := self._warm(found, mark, os.environ if env is None else env):
             self._send({"verb": "warm", "warm": warm})
 
     async def stop(self, grace: float) -> None:
-        """End every task, then the keeper. Nothing is left."""
+        """End every task, SIGKILL after ``grace`` seconds, then the keeper. Nothing is left."""
         self._closing = True
+        self._stop_grace = grace
         self._send({"verb": "stop", "grace": grace})
         try:
             await asyncio.wait_for(self._idle.wait(), grace + _STOP_SECONDS)
         except TimeoutError:
             self._logger.error("tasks did not end: %s", ", ".join(sorted(self._running)))
+        await self._leave()
         self._send({"verb": "quit"})
-        if self._listening is not None:
-            await self._listening
+        if self._writer is not None:
+            await self._writer.drain()
+        if self._reader is not None:
+            while await self._reader.read(1 << 16):
+                pass
         await self.close()
 
     async def close(self) -> None:
         """Leave. Tasks go on, unless the launcher is ephemeral."""
         self._closing = True
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        await self._leave()
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
         for _, accepted in self._launches.values():
             accepted.cancel()
         self._wake_all()
 
+    async def _leave(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+            self._listening = None
+
     # The keeper
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, list[WorkEvent]]:
-        """A connection to the keeper, a new one if need be, and what it has to tell."""
+    async def _connect(self) -> list[WorkEvent]:
+        """Connect to the keeper, a new one if need be. Returns what it has to tell that we did not know."""
         for _ in range(_ATTEMPTS):
             place = await asyncio.to_thread(read_json, str(self._directory / "keeper"))
             try:
-                reader, writer = await asyncio.open_unix_connection(place["socket"])
+                self._reader, writer = await asyncio.open_unix_connection(place["socket"])
             except (KeyError, FileNotFoundError, ConnectionRefusedError):
                 await self._start_keeper()
                 continue
-            frames = Frames()
+            self._frames = Frames()
             writer.write(Frames.pack({"verb": "hello", "version": keeper.VERSION, "ephemeral": self._ephemeral}))
-            while data := await reader.read(1 << 18):
-                if messages := frames.feed(data):
-                    welcome, rest = messages[0], messages[1:]
-                    if welcome["welcome"] == keeper.VERSION:
-                        self._writer = writer
-                        self._frames = frames
-                        self.keeper_pid = welcome["pid"]
-                        found = self._welcomed(welcome)
-                        for message in rest:
-                            self._hear(message)
-                        return reader, found
-                    writer.write(Frames.pack({"verb": "quit"}))
+            messages: list[dict[str, Any]] = []
+            while not messages and (data := await self._read()):
+                messages = self._frames.feed(data)
+            if messages and messages[0]["welcome"] == keeper.VERSION:
+                self._writer = writer
+                found = self._welcomed(messages[0])
+                for message in messages[1:]:
+                    self._hear(message)
+                return found
+            if messages:  # of another version: it goes, the tasks stay
+                writer.write(Frames.pack({"verb": "quit"}))
+                while await self._read():
+                    pass
             writer.close()
         raise Unavailable(f"the keeper of local processes does not answer; see {self._directory}/keeper.log")
+
+    async def _read(self) -> bytes:
+        assert self._reader is not None
+        try:
+            return await self._reader.read(1 << 18)
+        except ConnectionError:
+            return b""
 
     async def _start_keeper(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -191,43 +215,47 @@ class ProcessLauncher:
             raise Unavailable(f"the keeper of local processes cannot be started: {text or process.returncode}")
 
     def _welcomed(self, welcome: dict[str, Any]) -> list[WorkEvent]:
-        """Compare what the keeper has with what we know, and ask again for what it does not."""
+        """Compare what the keeper has with what we know, and ask again for what it does not have."""
+        self.keeper_pid = welcome["pid"]
         found: list[WorkEvent] = []
+        present = set()
         for row in welcome["running"]:
-            if row["id"] not in self._running:
-                self._add(row["id"])
+            present.add(row["id"])
+            if not self._running.get(row["id"]):
+                self._begun(row["id"], row["pid"])
                 found.append(Adopted(row["id"], row["pid"], row["at"]))
-        found += [_exited(record) for record in welcome["exited"]]
-        for event in found:
-            if isinstance(event, Exited):
-                self._discard(event.id)
-        present = {row["id"] for row in welcome["running"] + welcome["exited"]}
+        for event in map(_exited, welcome["exited"]):
+            self._ended(event.id)
+            found.append(event)
+        for work in self._running.keys() - present - self._launches.keys():
+            self._ended(work)
+            found.append(Exited(work, None, None, 0, time.time_ns() // 1000, oom=False, known=False))
         for message, _ in self._launches.values():
             self._send(message)
-        for id, grace in self._kills.items():  # noqa: A001
-            self._send({"verb": "kill", "id": id, "grace": grace})
-        for id in self._running - present - self._launches.keys():  # noqa: A001
-            self._logger.warning("the keeper lost %s", id)
+        for work, grace in self._kills.items():
+            self._send({"verb": "kill", "id": work, "grace": grace})
+        if self._stop_grace is not None:
+            self._send({"verb": "stop", "grace": self._stop_grace})
         self._wake_all()
         return found
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self) -> None:
         while True:
-            try:
-                data = await reader.read(1 << 18)
-            except ConnectionError:
-                data = b""
-            if data:
+            if data := await self._read():
                 for message in self._frames.feed(data):
                     self._hear(message)
                 continue
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
-            if self._closing and not self._running:
-                return
             self._logger.warning("the keeper of local processes ended; starting another, which takes the tasks over")
-            reader, found = await self._connect()
+            try:
+                found = await self._connect()
+            except Unavailable as error:
+                self._logger.error("%s", error)
+                for work in list(self._launches):
+                    self._settle(work, LaunchFailed(str(error)))
+                return
             for event in found:
                 self._on_event(event)
 
@@ -239,61 +267,63 @@ class ProcessLauncher:
         if "accepted" in message:
             self._settle(message["accepted"], None)
         elif "started" in message:
+            self._begun(message["started"], message["pid"])
             self._on_event(Started(message["started"], message["pid"], message["at"]))
         elif "exited" in message:
             event = _exited(message["exited"])
-            self._settle(event.id, None)
-            self._discard(event.id)
+            self._ended(event.id)
             self._on_event(event)
         elif "grew" in message:
             self._grew(message["grew"])
-        elif "ready" in message:
-            self._read_at_import.setdefault(message["ready"].partition("-")[0], set()).update(message["names"])
-        elif "differs" in message:
-            self._read_at_import.setdefault(message["differs"].partition("-")[0], set()).update(message["names"])
+        elif key := message.get("ready") or message.get("differs"):
+            self._read_at_import.setdefault(key.partition("-")[0], set()).update(message["names"])
         elif "unfit" in message:
             self._unfit.add(message["unfit"])
             self._logger.warning("tasks start without a fork server: %s", message["reason"])
         elif message.get("verb") == "launch":
-            self._discard(message["id"])
             self._settle(message["id"], LaunchFailed(f"{message['id']}: {message['error']}"))
+            self._ended(message["id"])
         elif "error" in message:
             self._logger.error("the keeper failed at %s of %s: %s", message["verb"], message["id"], message["error"])
 
-    def _settle(self, id: str, error: Exception | None) -> None:  # noqa: A002
-        _, accepted = self._launches.pop(id, (None, None))
-        if accepted is not None and not accepted.done():
+    def _settle(self, work: str, error: Exception | None) -> None:
+        """Answer the caller of ``launch``. The request is kept until the process exists: a keeper may die before."""
+        if work in self._launches and not (accepted := self._launches[work][1]).done():
             if error is None:
                 accepted.set_result(None)
             else:
                 accepted.set_exception(error)
 
-    def _add(self, id: str) -> None:  # noqa: A002
-        self._running.add(id)
+    def _begun(self, work: str, pid: int) -> None:
+        self._settle(work, None)
+        self._launches.pop(work, None)
+        self._running[work] = pid
         self._idle.clear()
 
-    def _discard(self, id: str) -> None:  # noqa: A002
-        self._running.discard(id)
-        self._kills.pop(id, None)
-        self._grew(id)
+    def _ended(self, work: str) -> None:
+        self._settle(work, None)
+        self._launches.pop(work, None)
+        self._running.pop(work, None)
+        self._kills.pop(work, None)
+        self._grew(work)
         if not self._running:
             self._idle.set()
 
-    def _grew(self, id: str) -> None:  # noqa: A002
-        if event := self._growth.pop(id, None):
+    def _grew(self, work: str) -> None:
+        if event := self._growth.pop(work, None):
             event.set()
 
     def _wake_all(self) -> None:
-        for id in list(self._growth):  # noqa: A001
-            self._grew(id)
+        for work in list(self._growth):
+            self._grew(work)
 
     # Fork servers
 
-    async def _warm(self, interpreter: Interpreter, env: Mapping[str, str]) -> dict[str, Any] | None:
+    def _warm(self, interpreter: Interpreter, mark: str, env: Mapping[str, str]) -> dict[str, Any] | None:
         """The fork server that fits ``env``, or None when there can be none."""
         if interpreter.flyte is None:
             return None
-        family = (await asyncio.to_thread(interpreter.fingerprint))[:16]
+        family = mark[:16]
         chosen = command.inherited(env, also=self._read_at_import.get(family, set()))
         variant = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:16]
         if (key := f"{family}-{variant}") in self._unfit:

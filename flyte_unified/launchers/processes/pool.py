@@ -4,11 +4,10 @@ A key stands for everything that two tasks must share to start from one server: 
 after imports is not safe (macOS), a key has a few single-use processes instead, started ahead.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flyte_unified.launchers.processes.forkserver import Frames
+from flyte_unified.launchers.processes.task import remove
 
 _MAXIMUM = 4
 _SPARE = 2
@@ -27,10 +27,11 @@ _RESTARTS = 8
 class ForkServer:
     """One process that starts tasks."""
 
-    def __init__(self, key: str, pid: int, control: socket.socket) -> None:
+    def __init__(self, key: str, pid: int, control: socket.socket, *, scratch: str) -> None:
         self.key = key
         self.pid = pid
         self.control = control
+        self.scratch = scratch
         self.frames = Frames()
         self.ready = False
         self.sent: set[str] = set()
@@ -46,14 +47,14 @@ class Pool:
         *,
         directory: str,
         selector: selectors.BaseSelector,
-        spawn: Callable[[dict[str, Any], int], int],
+        nofile: tuple[int, int],
         message: Callable[[ForkServer, dict[str, Any]], None],
         cold: Callable[[dict[str, Any]], None],
         unfit: Callable[[str, str], None],
     ) -> None:
         self._directory = directory
         self._selector = selector
-        self._spawn = spawn
+        self._nofile = nofile
         self._message = message
         self._cold = cold
         self._unfit = unfit
@@ -132,10 +133,28 @@ class Pool:
         theirs.close()
         ours.sendall(Frames.pack(config))
         ours.setblocking(False)
-        server = ForkServer(key, pid, ours)
+        server = ForkServer(key, pid, ours, scratch=config["scratch"])
         self.pids.add(pid)
         self._servers.append(server)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(server))
+
+    def _spawn(self, config: dict[str, Any], control: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.umask(0o022)
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+                os.chdir(config["scratch"])
+                log = os.open(config["scratch"] + "/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                os.set_inheritable(control, True)
+                os.execve(config["command"][0], [*config["command"], str(control)], config["env"])
+            finally:
+                os._exit(127)
+        return pid
 
     def _evict(self) -> None:
         forking = [s for s in self._servers if not self._configs[s.key]["single"]]
@@ -206,6 +225,7 @@ class Pool:
         self._servers.remove(server)
         self._selector.unregister(server.control)
         server.control.close()
+        remove(server.scratch)
         for work in server.sent:
             self._message(server, {"lost": work})
         if self._queues.get(server.key):

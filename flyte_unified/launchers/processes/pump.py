@@ -10,8 +10,6 @@ of the later ones, ``<log>.<offset, 16 digits>``, only the newest two are kept. 
 and so never change their meaning.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import os

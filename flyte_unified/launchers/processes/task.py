@@ -2,21 +2,23 @@
 
 Everything needed to take a running task over lies in its directory: ``order`` (what the keeper must know of it),
 ``pid`` (who it is, written by the process itself before it becomes the task), the named pipes ``out`` and ``err``, and
-at last ``exit``. A keeper may die at any moment: the task writes on into pipes that it holds open itself, for reading
+at last ``exit``. No directory is used twice, so a process that was overtaken by its keeper's death finds no place to
+claim. A keeper may die at any moment: the task writes on into pipes that it holds open itself, for reading
 too, so it sees neither SIGPIPE nor a lost line; at worst it waits when a pipe is full, until the next keeper reads.
 """
 
-# pathlib and contextlib cost these small processes import time:
-# ruff: noqa: PTH, SIM105
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import signal
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from flyte_unified.launchers.processes import facts
+from flyte_unified.launchers.processes.forkserver import enter
 from flyte_unified.launchers.processes.pump import LogWriter, Stream
 
 _PIPE_BYTES = 256 * 1024
@@ -78,7 +80,10 @@ class Task:
             self.notice(f"[flyte-unified] {self.log.lost} bytes of output could not be written")
         self.log.close()
         record = self.exit or {}
-        write_json(self.home + "/exit", record, sync=True)
+        try:
+            write_json(self.home + "/exit", record, sync=True)
+        except OSError as error:  # told is better than lost
+            os.write(2, f"{self.id}: the exit cannot be recorded: {error}\n".encode())
         return record
 
 
@@ -99,6 +104,30 @@ def ended(task_id: str, pid: int, status: int | None, usage: list[float], *, oom
     }
 
 
+def spawn(order: dict[str, Any], env: dict[str, str]) -> int:
+    """Start a new process for a work. Raises OSError when the system has no room for one."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.set_wakeup_fd(-1)
+            enter(order)
+            os.execvpe(order["command"][0], order["command"], env)
+        except BaseException as error:
+            os.write(2, f"[flyte-unified] {order['command'][0]} cannot be run: {error}\n".encode())
+        finally:
+            os._exit(127)
+    return pid
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """Send a signal to those of ``pids`` that are there and ours."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
 def identity(home: str) -> dict[str, Any]:
     """Who claims to be the work, or an empty dict."""
     return read_json(home + "/pid")
@@ -113,11 +142,18 @@ def void(home: str) -> bool:
     return True
 
 
-def remove(home: str) -> None:
-    """Forget a work's directory."""
-    for name in os.listdir(home):
-        os.unlink(f"{home}/{name}")
-    os.rmdir(home)
+def remove(directory: str) -> None:
+    """Remove a directory with all that is in it, as far as it lets itself be removed."""
+    for path, directories, files in os.walk(directory, topdown=False):
+        for name in [*files, *directories]:
+            try:
+                (os.rmdir if name in directories else os.unlink)(f"{path}/{name}")
+            except OSError:  # a late child writes: the next keeper finds the rest
+                pass
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass
 
 
 def read_json(path: str) -> dict[str, Any]:
