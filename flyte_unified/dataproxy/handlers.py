@@ -1,22 +1,28 @@
-"""DataProxyService and ClusterService: wire to domain and back."""
+"""DataProxyService, RunLogsService and ClusterService: wire to domain and back."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from flyteidl2.cluster import payload_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as dataproxy
+from flyteidl2.workflow import run_logs_service_pb2
 
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.ids import action_key
 from flyte_unified.dataproxy.downloads import Downloads
+from flyte_unified.dataproxy.logs import LogTail, log_lines
 from flyte_unified.dataproxy.uploads import Uploads
 
 
 class DataProxyHandlers:
     """flyteidl2.dataproxy.DataProxyService. ``public_url`` begins signed URLs; empty: as the caller reached us."""
 
-    def __init__(self, *, uploads: Uploads, downloads: Downloads, public_url: str = "") -> None:
+    def __init__(self, *, uploads: Uploads, downloads: Downloads, logs: LogTail, public_url: str = "") -> None:
         self._uploads = uploads
         self._downloads = downloads
+        self._logs = logs
         self._public_url = public_url
 
     async def create_upload_location(
@@ -36,6 +42,30 @@ class DataProxyHandlers:
         self, message: dataproxy.GetActionDataRequest, ctx: CallContext
     ) -> dataproxy.GetActionDataResponse:
         return await self._downloads.data(action_key(message.action_id))
+
+    async def tail_logs(
+        self, message: dataproxy.TailLogsRequest, ctx: CallContext
+    ) -> AsyncGenerator[dataproxy.TailLogsResponse]:
+        """A local process is its own only pod, so the selector of pods chooses nothing."""
+        response = dataproxy.TailLogsResponse
+        async with aclosing(self._logs.follow(action_key(message.action_id), message.attempt)) as batches:
+            async for batch in batches:
+                yield response(logs=[response.Logs(lines=log_lines(batch))])
+
+
+class RunLogsHandlers:
+    """flyteidl2.workflow.RunLogsService, the older name of DataProxyService.TailLogs."""
+
+    def __init__(self, *, logs: LogTail) -> None:
+        self._logs = logs
+
+    async def tail_logs(
+        self, message: run_logs_service_pb2.TailLogsRequest, ctx: CallContext
+    ) -> AsyncGenerator[run_logs_service_pb2.TailLogsResponse]:
+        response = run_logs_service_pb2.TailLogsResponse
+        async with aclosing(self._logs.follow(action_key(message.action_id), message.attempt)) as batches:
+            async for batch in batches:
+                yield response(logs=[response.Logs(lines=log_lines(batch))])
 
 
 class ClusterHandlers:

@@ -93,7 +93,7 @@ class Uploads:
         else:
             raise InvalidArgument("id: one of run_id and project_id must be set")
         scope = scope_part(project, field="project"), scope_part(domain, field="domain")
-        base = message.base_dir.rstrip("/") or self._base
+        base = message.base_dir.rstrip("/") if message.base_dir else self._base
         if not self._store.owns(join(base, _AREA)):
             raise InvalidArgument(f"base_dir: {base!r} is not below the server's storage; leave it empty")
         await self._require_project(*scope)

@@ -1,0 +1,87 @@
+"""The log of an attempt as a stream: from its first line to its last, waiting for those that are still to come.
+
+The ledger says when an attempt is over, the source of lines says what it wrote; the stream ends when both are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple, Protocol
+
+from flyteidl2.logs.dataplane import payload_pb2
+
+from flyte_unified.core.clock import Micros, timestamp
+from flyte_unified.core.errors import NotFound
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.ledger.api import ActionType, Ledger
+
+
+class Line(NamedTuple):
+    """One line, with its own end (clients print lines as they come); without one it goes on in the next."""
+
+    at: Micros
+    text: str
+    system: bool = False
+    """Whether it is a notice of ours and not the task's own output."""
+
+
+class Lines(Protocol):
+    """Where the lines of attempts are kept."""
+
+    def follow(self, key: ActionKey, attempt: int, over: asyncio.Event) -> AsyncGenerator[Sequence[Line]]:
+        """Batches of bounded size from the first line on, as they are written, be the attempt yet to start.
+
+        Ends when ``over`` is set (nothing more will be written) and everything was yielded.
+        """
+
+
+class LogTail:
+    """Streams logs by action and attempt."""
+
+    def __init__(self, *, ledger: Ledger, lines: Lines) -> None:
+        self._ledger = ledger
+        self._lines = lines
+
+    async def follow(self, key: ActionKey, attempt: int) -> AsyncGenerator[Sequence[Line]]:
+        """The lines of an attempt; 0 means the latest. Raises NotFound for one that has not begun."""
+        action = await self._ledger.action(key)
+        number = attempt or action.attempt
+        if number > action.attempt:
+            raise NotFound(f"action {key} has no attempt {attempt}; its latest is {action.attempt}")
+        if action.action_type is not ActionType.TASK:
+            return
+        over = asyncio.Event()
+        watching = asyncio.create_task(self._watch(key, number, over), name=f"log of {key}, attempt {number}")
+        try:
+            async with aclosing(self._lines.follow(key, number, over)) as batches:
+                async for batch in batches:
+                    yield batch
+            if watching.done():
+                watching.result()
+        finally:
+            watching.cancel()
+            await asyncio.wait((watching,))
+
+    async def _watch(self, key: ActionKey, attempt: int, over: asyncio.Event) -> None:
+        """Sets ``over`` when the attempt has ended, or when the server stops telling."""
+        try:
+            async with aclosing(self._ledger.watch_action(key)) as states:
+                async for action in states:
+                    if action.terminal or action.attempt > attempt:
+                        return
+        finally:
+            over.set()
+
+
+def log_lines(batch: Iterable[Line]) -> list[payload_pb2.LogLine]:
+    """A batch as both services send it."""
+    return [
+        payload_pb2.LogLine(
+            timestamp=timestamp(line.at),
+            message=line.text,
+            originator=payload_pb2.SYSTEM if line.system else payload_pb2.USER,
+        )
+        for line in batch
+    ]
