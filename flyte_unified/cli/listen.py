@@ -47,8 +47,8 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
         return list(_LOOPBACK)
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise FailedPrecondition(f"server.host = {host!r}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise FailedPrecondition(f"server.host = {host!r}: {error}") from error
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 

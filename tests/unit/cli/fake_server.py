@@ -29,7 +29,6 @@ class Manager:
 
     def __init__(self, settings: Settings, *, sockets: Sequence[socket.socket]) -> None:
         self.address = settings.base_url(sockets[0].getsockname()[1])
-        self.listening = len(sockets)
 
     async def start(self) -> None:
         if self.mode == "fails":
@@ -39,7 +38,7 @@ class Manager:
             await asyncio.Event().wait()
         if self.mode == "stuck":
             asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
-        structlog.get_logger().info("ready", sockets=self.listening)
+        structlog.get_logger().info("ready")
 
     async def stop(self) -> None:
         say("stopping")
