@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
 
@@ -95,8 +96,16 @@ class Http1Exchange(Exchange):
         await self._bounded(self.response.prepare(self._request))
 
     async def write(self, data: bytes) -> None:
-        assert self.response is not None
-        await self._bounded(self.response.write(data))
+        if not data:
+            return
+        writer = self._request.writer
+        assert isinstance(writer, StreamWriter)
+        try:
+            await writer.write(data, drain=False)
+        except OSError as error:
+            raise Disconnected from error
+        if self._request.protocol.writing_paused:
+            await self._bounded(writer.drain())
 
     async def end(self, *, trailers: Headers = ()) -> None:
         assert self.response is not None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from grpclib.config import Configuration
@@ -17,7 +17,8 @@ from grpclib.protocol import AbstractHandler, Buffer, EventsProcessor, H2Protoco
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import Event
-from h2.exceptions import H2Error, StreamClosedError
+from h2.exceptions import H2Error, ProtocolError
+from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from flyte_unified.core.context import Headers
@@ -28,8 +29,18 @@ _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 16 << 20
 """More than one stream's, so that one handler that does not read cannot stop the others."""
 _PING_SECONDS = 60.0
+_MAX_STREAMS = 1000
+_AT_ONCE = 256 << 10
+"""Bytes given to the transport before it is asked whether the client keeps up."""
+_BODILESS = (204, 304)
 
-_H2 = H2Configuration(client_side=False, header_encoding="latin-1")
+_H2 = H2Configuration(
+    client_side=False,
+    header_encoding="latin-1",
+    # Ours are well-formed already, and checking them again costs a tenth of a call.
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
 
 
 class _Body(Buffer):
@@ -106,50 +117,45 @@ class Http2Exchange(Exchange):
             raise Disconnected from error
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"", *, trailers: Headers = ()) -> None:
-        if self.method == "HEAD":
-            body = b""
-        if not self._at_once(len(body)):
-            await self.start(status, headers)
-            if body:
-                await self._data(body, end=not trailers)
-            if trailers or not body:
-                await self.end(trailers=trailers)
-            return
         self.started = True
         lines = self._lines(status, headers)
-        if not trailers and not any(name == "content-length" for name, _ in headers):
+        if not trailers and status not in _BODILESS and not any(name == "content-length" for name, _ in headers):
             lines.append(("content-length", str(len(body))))
-        try:
-            stream_id = self._open_id()
+        if self.method == "HEAD":
+            body = b""
+        room = await self._room()
+        stream_id = self._open_id()
+        with self._sending():
             self._h2.send_headers(stream_id, lines, end_stream=not body and not trailers)
-            if body:
+            if 0 < len(body) <= min(room, self._h2.max_outbound_frame_size):
                 self._h2.send_data(stream_id, body, end_stream=not trailers)
-            if trailers:
+                body = b""
+            if trailers and not body:
                 self._h2.send_headers(stream_id, trailers, end_stream=True)
-            self._stream.connection.flush()
-        except H2Error as error:
-            raise Disconnected from error
+        if body:
+            await self._data(body, end=not trailers)
+            if trailers:
+                await self.end(trailers=trailers)
         self._finish()
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
-        await self._bounded(self._stream.send_headers(self._lines(status, headers)))
+        await self._room(data=False)
+        with self._sending():
+            self._h2.send_headers(self._open_id(), self._lines(status, headers))
 
     async def write(self, data: bytes) -> None:
         if data:
             await self._data(data, end=False)
 
     async def end(self, *, trailers: Headers = ()) -> None:
-        if trailers:
-            await self._bounded(self._stream.send_headers(list(trailers), end_stream=True))
-        else:
-            await self._bounded(self._stream.end())
+        await self._room(data=False)
+        with self._sending():
+            if trailers:
+                self._h2.send_headers(self._open_id(), trailers, end_stream=True)
+            else:
+                self._h2.end_stream(self._open_id())
         self._finish()
-
-    async def _data(self, data: bytes, *, end: bool) -> None:
-        await self._bounded(self._stream.send_data(data, end_stream=end))
-        if end:
-            self._finish()
 
     def abort(self) -> None:
         if not self._ended:
@@ -157,38 +163,66 @@ class Http2Exchange(Exchange):
             if self._stream.closable:
                 self._stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
 
+    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
+        return [(":status", str(status)), *[(name.lower(), value) for name, value in (*headers, *self.reply_headers)]]
+
+    async def _data(self, data: bytes, *, end: bool) -> None:
+        sent, size = 0, len(data)
+        while sent < size:
+            stop = min(sent + await self._room(), size)
+            stream_id, frame = self._open_id(), self._h2.max_outbound_frame_size
+            with self._sending():
+                while sent < stop:
+                    upto = min(sent + frame, stop)
+                    self._h2.send_data(stream_id, data[sent:upto], end_stream=end and upto == size)
+                    sent = upto
+
+    async def _room(self, *, data: bool = True) -> int:
+        """Wait for the connection and, for ``data``, the client's window; bytes that can be sent at once."""
+        connection = self._stream.connection
+        while True:
+            if not connection.write_ready.is_set():
+                waiting = connection.write_ready
+            elif not data:
+                return 0
+            else:
+                with self._wrapped():
+                    window = self._h2.local_flow_control_window(self._open_id())
+                if window > 0:
+                    return min(window, _AT_ONCE)
+                waiting = self._stream.window_updated
+                waiting.clear()
+            try:
+                async with asyncio.timeout(self._stall):
+                    await waiting.wait()
+            except TimeoutError as error:
+                raise Disconnected from error
+
     def _finish(self) -> None:
         # What the client still sends is of no use: tell it so instead of reading on.
         self._ended = True
         if not self._body.ended and self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.NO_ERROR)
 
-    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
-        return [(":status", str(status)), *headers, *self.reply_headers]
-
-    def _at_once(self, size: int) -> bool:
-        """Whether a body of ``size`` bytes can go out in one frame, now."""
-        if not self._stream.connection.write_ready.is_set():
-            return False
-        try:
-            room = self._h2.local_flow_control_window(self._open_id())
-        except H2Error as error:
-            raise Disconnected from error
-        return size <= room and size <= self._h2.max_outbound_frame_size
-
     def _open_id(self) -> int:
         # h2 forgets a closed stream, and would take its number for a new one's.
         stream_id = self._stream.id
         assert stream_id is not None
-        if stream_id not in self._h2.streams:
-            raise StreamClosedError(stream_id)
+        if self._stream.connection.is_closing() or stream_id not in self._h2.streams:
+            raise Disconnected
         return stream_id
 
-    async def _bounded(self, sending: Awaitable[None]) -> None:
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        with self._wrapped():
+            yield
+        self._stream.connection.flush()
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[None]:
         try:
-            async with asyncio.timeout(self._stall):
-                await sending
-        except (H2Error, OSError, TimeoutError, AttributeError) as error:
+            yield
+        except H2Error as error:
             raise Disconnected from error
 
 
@@ -271,9 +305,27 @@ class Http2Connection(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS})
+        self.connection.flush()
         self.processor = _Events(self._streams, self.connection)
         self._connections.add(self)
         self.idle()
+
+    def data_received(self, data: bytes) -> None:
+        # As grpclib's, but says goodbye on a protocol error and survives its own end.
+        if self.connection.is_closing():
+            return
+        try:
+            events = self.connection.feed(data)
+        except ProtocolError:
+            self.connection.flush()
+            self.processor.close("Protocol error")
+            return
+        self.connection.flush()
+        for event in events:
+            self.processor.process(event)
+        if not self.connection.is_closing():
+            self.connection.flush()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.busy()
