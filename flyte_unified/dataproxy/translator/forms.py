@@ -10,29 +10,23 @@ The form's own ``x-flyte`` holds ``order``, the names as declared: a ``Struct`` 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from flyteidl2.core.interface_pb2 import Variable, VariableMap
 from flyteidl2.core.literals_pb2 import Literal
 from flyteidl2.core.types_pb2 import LiteralType
 from flyteidl2.task.common_pb2 import NamedLiteral
 from flyteidl2.task.task_definition_pb2 import TaskSpec
-from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.dataproxy.translator.packed import required_of
 from flyte_unified.dataproxy.translator.parse import Hints, literal_of, none_of
 from flyte_unified.dataproxy.translator.schema import EXTENSION, property_defaults, schema_of, type_of
-from flyte_unified.dataproxy.translator.texts import Json, plain_struct, step, struct_of
-from flyte_unified.dataproxy.translator.values import encoded, json_of
-
-M = TypeVar("M", bound=Message)
+from flyte_unified.dataproxy.translator.texts import Json, decoded, encoded, plain_struct, step, struct_of
+from flyte_unified.dataproxy.translator.values import json_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,14 +165,14 @@ def _literal_of_field(name: str, schema: Json) -> Literal | None:
     extension = schema.get(EXTENSION)
     extension = extension if isinstance(extension, dict) else {}
     exact = extension.get("type")
-    type_ = type_of(schema, name) if exact is None else _decoded(LiteralType, exact, f"{name}/{EXTENSION}/type")
+    type_ = type_of(schema, name) if exact is None else decoded(LiteralType, exact, f"{name}/{EXTENSION}/type")
     value = schema["default"] if "default" in schema else _collected(schema)
     if value is _MISSING:
         return none_of(type_)
     literal = literal_of(value, type_, name, _hints(extension.get("hints"), name))
     origin = extension.get("origin")
     if isinstance(origin, dict) and origin.get("digest") == _digest(value):
-        literal.MergeFrom(_decoded(Literal, origin.get("literal"), f"{name}/{EXTENSION}/origin"))
+        literal.MergeFrom(decoded(Literal, origin.get("literal"), f"{name}/{EXTENSION}/origin"))
     return literal
 
 
@@ -200,13 +194,6 @@ def _collected(schema: dict[str, Json]) -> Json:
     }
     found = {name: value for name, value in nested.items() if value is not _MISSING}
     return found if found and set(required_of(schema)) <= set(found) else _MISSING
-
-
-def _decoded(kind: type[M], text: Json, path: str) -> M:
-    try:
-        return kind.FromString(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError, TypeError, DecodeError) as error:
-        raise InvalidArgument(f"{path}: expected a {kind.__name__} in base64: {error}") from error
 
 
 def _hints(hints: Json, name: str) -> Hints:

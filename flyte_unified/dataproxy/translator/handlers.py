@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import ParamSpec, TypeVar
 
 from flyteidl2.common.identifier_pb2 import ActionIdentifier, TriggerIdentifier
 from flyteidl2.task.common_pb2 import Inputs, NamedLiteral
@@ -16,7 +18,7 @@ from flyteidl2.workflow.translator_service_pb2 import (
     TaskSpecToLaunchFormJsonRequest,
     TaskSpecToLaunchFormJsonResponse,
 )
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import FailedPrecondition, InvalidArgument
@@ -29,6 +31,19 @@ TriggerInputs = Callable[[TriggerIdentifier], Awaitable[Inputs]]
 ReadObject = Callable[[str], Awaitable[bytes]]
 """The bytes at a URI; raises NotFound if there is nothing."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LARGE = 32_768
+"""Bytes of literals that convert in some 10 ms: what the loop's other calls may wait."""
+
+
+async def _aside(messages: Iterable[Message], convert: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """``convert``, in a thread if ``messages`` are large: values may have megabytes, and conversion 5 us for each number."""
+    if sum(message.ByteSize() for message in messages) < _LARGE:
+        return convert(*args, **kwargs)
+    return await asyncio.to_thread(convert, *args, **kwargs)
+
 
 class TranslatorHandlers:
     def __init__(self, *, action_uris: ActionUris, trigger_inputs: TriggerInputs, read_object: ReadObject) -> None:
@@ -40,12 +55,14 @@ class TranslatorHandlers:
         self, message: LiteralsToLaunchFormJsonRequest, ctx: CallContext
     ) -> LiteralsToLaunchFormJsonResponse:
         literals = await self._named_literals(message)
-        return LiteralsToLaunchFormJsonResponse(json=forms.form_of_literals(literals, message.variables))
+        form = await _aside(literals, forms.form_of_literals, literals, message.variables)
+        return LiteralsToLaunchFormJsonResponse(json=form)
 
     async def launch_form_json_to_literals(
         self, message: LaunchFormJsonToLiteralsRequest, ctx: CallContext
     ) -> LaunchFormJsonToLiteralsResponse:
-        return LaunchFormJsonToLiteralsResponse(literals=forms.literals_of_form(message.json))
+        literals = await _aside([message], forms.literals_of_form, message.json)
+        return LaunchFormJsonToLiteralsResponse(literals=literals)
 
     async def task_spec_to_launch_form_json(
         self, message: TaskSpecToLaunchFormJsonRequest, ctx: CallContext
@@ -57,7 +74,8 @@ class TranslatorHandlers:
     ) -> JsonValuesToLiteralsResponse:
         if not message.HasField("values"):
             raise InvalidArgument("values: required")
-        return JsonValuesToLiteralsResponse(literals=forms.literals_of_values(message.values, message.variables))
+        literals = await _aside([message], forms.literals_of_values, message.values, message.variables)
+        return JsonValuesToLiteralsResponse(literals=literals)
 
     async def _named_literals(self, message: LiteralsToLaunchFormJsonRequest) -> list[NamedLiteral]:
         if message.HasField("trigger_id"):

@@ -12,8 +12,7 @@ from typing import Any
 import msgpack
 from flyteidl2.core.types_pb2 import LiteralType
 
-from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.dataproxy.translator.texts import Json, number, step, struct_field
+from flyte_unified.dataproxy.translator.texts import Json, number, step, struct_field, whole
 
 TAG = "msgpack"
 
@@ -51,12 +50,9 @@ def _key(key: Any) -> str:
     return key if isinstance(key, str) else base64.b64encode(key).decode() if isinstance(key, bytes) else str(key)
 
 
-def packed_of(value: Json, schema: dict[str, Json], path: str) -> bytes:
+def packed_of(value: Json, schema: dict[str, Json]) -> bytes:
     """``value`` as msgpack, its numbers as ``schema`` (a JSON schema, {} if there is none) wants them."""
-    try:
-        return bytes(msgpack.packb(_shaped(value, schema, schema)))
-    except (OverflowError, ValueError) as error:
-        raise InvalidArgument(f"{path}: msgpack cannot hold the value: {error}") from error
+    return bytes(msgpack.packb(_shaped(value, schema, schema)))
 
 
 def fits(value: dict[str, Json], schema: dict[str, Json]) -> bool:
@@ -116,8 +112,8 @@ def _shaped_number(value: Json, kind: Json) -> Json:
         return float(value)
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         return int(value)
-    if kind == "integer" and isinstance(value, str) and len(value) <= 20 and value.lstrip("-").isdecimal():
-        return int(value)
+    if kind == "integer" and isinstance(value, str):
+        return value if (integer := whole(value)) is None else integer
     return value
 
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import TypeVar
 
 from flyteidl2.core.literals_pb2 import (
     Binary,
@@ -28,13 +27,13 @@ from flyteidl2.core.literals_pb2 import (
     Void,
 )
 from flyteidl2.core.types_pb2 import BlobType, Error, LiteralType, SchemaType, SimpleType, StructuredDatasetType
-from google.protobuf.message import DecodeError
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.dataproxy.translator import packed
 from flyte_unified.dataproxy.translator.schema import dimensionality, is_none, title
 from flyte_unified.dataproxy.translator.texts import (
     Json,
+    decoded,
     duration_of,
     is_null,
     plain_struct,
@@ -42,6 +41,7 @@ from flyte_unified.dataproxy.translator.texts import (
     step,
     struct_of,
     timestamp_of,
+    whole,
 )
 
 Hints = dict[str, dict[str, Json]]
@@ -49,8 +49,6 @@ Hints = dict[str, dict[str, Json]]
 
 _PICKLE = "FlytePickle"
 _VARIANT = re.compile(r"\|\d+")
-
-M = TypeVar("M", Literal, StructuredDatasetType)
 
 
 def literal_of(value: Json, type_: LiteralType, path: str, hints: Hints, *, strict: bool = False) -> Literal:
@@ -179,13 +177,14 @@ def _enum(value: Json, type_: LiteralType, path: str) -> Primitive:
 
 
 def _integer(value: Json, type_: LiteralType, path: str, strict: bool) -> int:
-    if isinstance(value, str) and not strict and len(value) <= 20 and value.lstrip("+-").isdecimal():
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise _refusal(value, type_, path, "64 bits")
-    return value
+    integer = whole(value) if isinstance(value, str) and not strict else value
+    if isinstance(integer, float) and integer.is_integer():
+        integer = int(integer)
+    if type(integer) is not int:
+        raise _refusal(value, type_, path)
+    if not -(2**63) <= integer < 2**63:
+        raise _refusal(value, type_, path, "beyond 64 bits")
+    return integer
 
 
 def _float(value: Json, type_: LiteralType, path: str, strict: bool) -> float:
@@ -223,7 +222,7 @@ def _struct(value: dict[str, Json], type_: LiteralType, path: str, strict: bool)
     if strict and not packed.fits(value, schema):
         raise _refusal(value, type_, path, "other keys")
     if packed.is_packed(type_):
-        return Scalar(binary=Binary(value=packed.packed_of(value, schema, path), tag=packed.TAG))
+        return Scalar(binary=Binary(value=packed.packed_of(value, schema), tag=packed.TAG))
     return Scalar(generic=struct_of(value))
 
 
@@ -301,16 +300,16 @@ def _hinted(value: Json, type_: LiteralType, path: str, hint: dict[str, Json]) -
         case {"packed": str(data)} if _same(value, original := _bytes(data, type_, path), path):
             return Literal(scalar=Scalar(binary=Binary(value=original, tag=packed.TAG)))
         case {"msgpack": True}:
-            repacked = packed.packed_of(value, plain_struct(type_.metadata), path)
+            repacked = packed.packed_of(value, plain_struct(type_.metadata))
             return Literal(scalar=Scalar(binary=Binary(value=repacked, tag=packed.TAG)))
         case {"binary": str(tag)} if isinstance(value, str):
             return Literal(scalar=Scalar(binary=Binary(value=_bytes(value, type_, path), tag=tag)))
         case {"node": str(node)} if isinstance(value, str):
             return Literal(scalar=Scalar(error=Error(message=value, failed_node_id=node)))
         case {"dataset": str(data)} if isinstance(value, dict):
-            return _hinted_dataset(value, type_, path, _bytes(data, type_, path))
+            return _hinted_dataset(value, type_, path, decoded(StructuredDatasetType, data, path))
         case {"offloaded": str(data)} if isinstance(value, dict) and "uri" in value:
-            return _decoded(Literal(), _bytes(data, type_, path), path)
+            return decoded(Literal, data, path)
     return None
 
 
@@ -321,18 +320,9 @@ def _same(value: Json, data: bytes, path: str) -> bool:
         return False
 
 
-def _hinted_dataset(value: Json, type_: LiteralType, path: str, data: bytes) -> Literal:
-    own = _decoded(StructuredDatasetType(), data, path)
+def _hinted_dataset(value: Json, type_: LiteralType, path: str, own: StructuredDatasetType) -> Literal:
     located = _located(value, type_, path, False, ("format",))
     own.format = _format(located, own.format, path)
     metadata = StructuredDatasetMetadata(structured_dataset_type=own)
     dataset = StructuredDataset(uri=located["uri"], metadata=metadata)
     return Literal(scalar=Scalar(structured_dataset=dataset))
-
-
-def _decoded(message: M, data: bytes, path: str) -> M:
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise InvalidArgument(f"{path}: the hint in x-flyte cannot be read: {error}") from error
-    return message

@@ -5,18 +5,22 @@ JSON numbers are doubles in a ``Struct`` and in a browser. What a double cannot 
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from flyte_unified.core.errors import InvalidArgument
+
+M = TypeVar("M", bound=Message)
 
 Json = Any
 """None, bool, int, float, str, list[Json] or dict[str, Json]."""
@@ -32,6 +36,7 @@ _UNITS = {"h": 3600 * _NANOS, "m": 60 * _NANOS, "s": _NANOS, "ms": 10**6, "us": 
 _TERM = re.compile(r"(\d+\.?\d*|\.\d+)(ms|us|µs|μs|ns|h|m|s)")
 _TERMS = re.compile(rf"([+-]?)((?:{_TERM.pattern})+)")
 _ISO = re.compile(r"([+-]?)P(?=.)(?:(\d+)W)?(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.ASCII)
+_WHOLE = re.compile(r"-?\d{1,20}", re.ASCII)
 _SECONDS = re.compile(r"\d+", re.ASCII)
 
 
@@ -57,21 +62,26 @@ def shown(value: Json) -> str:
 
 
 def number(value: float) -> Json:
-    """A number as JSON: a string if JSON or a double cannot hold it."""
+    """A number as JSON and a ``Struct`` have it: integral is int, and what JSON or a double cannot hold is a string."""
     if isinstance(value, int):
         return value if abs(value) <= _SAFE else str(value)
     if math.isfinite(value):
-        return value
+        integral = value.is_integer() and abs(value) <= _SAFE and (value != 0 or math.copysign(1, value) > 0)
+        return int(value) if integral else value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def whole(text: str) -> int | None:
+    """The integer of up to 64 bits that ``text`` is, if it is one."""
+    value = int(text) if _WHOLE.fullmatch(text) else None
+    return value if value is not None and -(2**63) <= value < 2**64 else None
+
+
 def plain(value: Value) -> Json:
-    """A ``Value`` as JSON. Integral numbers are ints; where a float is due, the reader of the type makes one."""
+    """A ``Value`` as JSON."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
-        real = value.number_value
-        integral = real.is_integer() and abs(real) <= _SAFE and (real != 0 or math.copysign(1, real) > 0)
-        return int(real) if integral else number(real)
+        return number(value.number_value)
     if kind == "struct_value":
         return plain_struct(value.struct_value)
     if kind == "list_value":
@@ -92,6 +102,18 @@ def struct_of(values: Mapping[str, Json]) -> Struct:
     struct = Struct()
     struct.update(values)
     return struct
+
+
+def encoded(message: Message) -> str:
+    """A message as base64, the same for equal messages."""
+    return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
+
+
+def decoded(kind: type[M], text: Json, path: str) -> M:
+    try:
+        return kind.FromString(base64.b64decode(text, validate=True))
+    except (ValueError, TypeError, DecodeError) as error:
+        raise InvalidArgument(f"{path}: expected a {kind.__name__} in base64: {error}") from error
 
 
 def timestamp_text(stamp: Timestamp, path: str) -> str:
@@ -145,7 +167,7 @@ def duration_of(value: str | float) -> Duration:
 def _duration_nanos(text: str) -> int:
     if len(text) > 100:
         raise ValueError("too long")
-    if _SECONDS.fullmatch(text) or text in ("+0", "-0"):
+    if _SECONDS.fullmatch(text):
         return int(text) * _NANOS
     if terms := _TERMS.fullmatch(text):
         sign = terms[1]

@@ -15,7 +15,6 @@ import base64
 
 from flyteidl2.core.literals_pb2 import Binary, Literal, Primitive, Scalar, Schema, StructuredDataset, Union
 from flyteidl2.core.types_pb2 import LiteralType, SchemaType, SimpleType, StructuredDatasetType
-from google.protobuf.message import Message
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.dataproxy.translator import packed, parse
@@ -25,6 +24,7 @@ from flyte_unified.dataproxy.translator.texts import (
     NULL,
     Json,
     duration_text,
+    encoded,
     number,
     plain_struct,
     step,
@@ -48,10 +48,6 @@ def json_of(literal: Literal, type_: LiteralType, path: str, hints: Hints) -> Js
             offloaded = literal.offloaded_metadata
             return {"uri": offloaded.uri, "size_bytes": number(offloaded.size_bytes)}
     raise InvalidArgument(f"{path}: the literal has no value, expected {title(type_)}")
-
-
-def encoded(message: Message) -> str:
-    return base64.b64encode(message.SerializeToString(deterministic=True)).decode()
 
 
 def _scalar(scalar: Scalar, type_: LiteralType, path: str, hints: Hints) -> Json:
@@ -142,7 +138,7 @@ def _hint_packed(binary: Binary, value: Json, type_: LiteralType, path: str, hin
     hint: dict[str, Json] = {}
     if not packed.is_packed(type_) or not isinstance(value, dict):
         hint["msgpack"] = True
-    if packed.packed_of(value, plain_struct(type_.metadata), path) != binary.value:
+    if packed.packed_of(value, plain_struct(type_.metadata)) != binary.value:
         hint["packed"] = base64.b64encode(binary.value).decode()
     if hint:
         hints[path] = hint

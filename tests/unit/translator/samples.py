@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -115,8 +116,11 @@ _json = st.recursive(
     max_leaves=6,
 )
 json_objects = st.one_of(st.dictionaries(_words, _json, max_size=3), st.just({"type": "null"}))
+_whole_floats = st.integers(-3, 3).map(float)
 _msgpack = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), _words, st.binary(max_size=5)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), _whole_floats, _words, st.binary(max_size=5)
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(st.one_of(_words, st.integers(-9, 9), st.binary(max_size=3)), inner, max_size=3),
@@ -178,7 +182,7 @@ def _duration(seconds: int, nanos: int) -> Duration:
 _durations = st.builds(_duration, st.integers(-315_575_999_999, 315_575_999_999), st.integers(0, 10**9 - 1))
 _PRIMITIVES = {
     SimpleType.INTEGER: st.builds(Primitive, integer=st.integers(-(2**63), 2**63 - 1)),
-    SimpleType.FLOAT: st.builds(Primitive, float_value=st.floats()),
+    SimpleType.FLOAT: st.builds(Primitive, float_value=st.floats(allow_nan=False) | st.just(math.nan)),
     SimpleType.STRING: st.builds(Primitive, string_value=_words),
     SimpleType.BOOLEAN: st.builds(Primitive, boolean=st.booleans()),
     SimpleType.DATETIME: st.builds(Primitive, datetime=_timestamps),

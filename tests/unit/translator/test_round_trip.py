@@ -68,15 +68,14 @@ def test_a_form_without_our_keyword_still_reads(data: st.DataObject, type_: Lite
         assert error.message.startswith("x")
 
 
+_KEYWORDS = ["type", "format", "properties", "default", "required", "enum", "oneOf", "items", "additionalProperties"]
+_KEYWORDS += ["x-flyte", "hints", "order", "origin", "variant", "packed", "structure", "uri", "dimensionality", "x"]
 _garbage = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.sampled_from(["object", "string", "blob", "", "AA==", "x"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["type", "format", "properties", "default", "required", "enum", "oneOf", "items", "x-flyte", "hints", "x"]
-                + ["additionalProperties", "order", "origin", "variant", "packed", "structure", "uri", "dimensionality"]
-            ),
+            st.sampled_from(_KEYWORDS),
             inner,
             max_size=5,
         )
@@ -124,6 +123,12 @@ def test_a_struct_packs_to_the_bytes_of_the_sdk() -> None:
     expected = {"size": 9007199254740993, "price": 3.0, "tags": [{"weight": 2.0}, None]}
     assert literal.value.scalar.binary.value == msgpack.packb(expected)
     assert literal.value.scalar.binary.tag == "msgpack"
+
+
+def test_floats_stay_floats_without_a_schema() -> None:
+    """JSON has one kind of number; msgpack's 3.0 comes back as 3.0 and its 3 as 3."""
+    for literal in (packed({"a": 3.0, "b": [-0.0]}), packed({"a": 3})):
+        assert returned(literal, packed_type()) == literal
 
 
 def test_an_unpacked_struct_stays_generic() -> None:
