@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb.add_to(verbs)
     args = parser.parse_args(argv)
     try:
+        if sys.platform == "win32":
+            raise FlyteUnifiedError("Windows is not supported; run flyte-unified in WSL")
         status: int = args.run(args)
     except FlyteUnifiedError as error:
         sys.stderr.write(f"flyte-unified: {error.message}\n")

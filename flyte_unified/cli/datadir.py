@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -26,6 +25,8 @@ def held(directory: Path, *, port: int | None) -> Iterator[None]:
     ``port`` is a server's, None for a verb that is soon done. The lock is the kernel's, so it ends with the process
     however that ends. Raises FailedPrecondition naming who holds it.
     """
+    import fcntl  # not on Windows, which shall hear so in words
+
     _make_private(directory)
     with open(directory / LOCK, "a+", opener=_private) as lock:
         try:

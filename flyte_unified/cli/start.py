@@ -19,7 +19,6 @@ from flyte_unified import __version__
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held, temporary
 from flyte_unified.cli.listen import listen, port_of
-from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ def add_to(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if sys.platform == "win32":
-        raise FailedPrecondition("Windows is not supported; run flyte-unified in WSL")
     settings = options.load(args)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(sock) for sock in listen(settings.server.host, settings.server.port)]
@@ -74,13 +71,13 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> bool:
 
     manager = Manager(settings, sockets=sockets)
     try:
-        if await signals.until(manager.start(), name="manager start"):
+        if await _done(manager.start(), unless=signals.first, name="manager start"):
             sys.stdout.write(banner(settings, manager.address, port=port_of(sockets)))
             sys.stdout.flush()
-            await signals.next()
+            await signals.first
         if sys.stderr.isatty():
             sys.stderr.write("stopping; Ctrl-C again ends everything at once\n")
-        if await signals.until(manager.stop(), name="manager stop", within=settings.server.shutdown_grace):
+        if await _done(manager.stop(), unless=signals.second, name="manager stop", within=settings.server.shutdown_grace):
             return True
     except BaseException:
         await _kill(manager)
@@ -96,29 +93,33 @@ async def _kill(manager: Manager) -> None:
 
 
 class _Signals:
-    """SIGINT and SIGTERM as something to wait for, each one once."""
+    """The first and the second SIGINT or SIGTERM, as futures."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[None] = loop.create_future()
+        self.second: asyncio.Future[None] = loop.create_future()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._queue.put_nowait, number)
+            loop.add_signal_handler(number, self._received)
 
-    async def next(self) -> int:
-        return await self._queue.get()
+    def _received(self) -> None:
+        future = self.second if self.first.done() else self.first
+        if not future.done():
+            future.set_result(None)
 
-    async def until(self, work: Coroutine[Any, Any, None], *, name: str, within: float | None = None) -> bool:
-        """Do ``work`` unless a signal or the end of ``within`` seconds comes first. Whether it was done."""
-        doing = asyncio.create_task(work, name=name)
-        told = asyncio.create_task(self.next(), name="signal")
-        await asyncio.wait({doing, told}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        done = doing.done()
-        told.cancel()
-        if done:
-            doing.result()
-        else:
-            doing.cancel()
-            await asyncio.wait({doing}, timeout=_KILL_TIME)
-        return done
+
+async def _done(
+    work: Coroutine[Any, Any, None], *, unless: asyncio.Future[None], name: str, within: float | None = None
+) -> bool:
+    """Do ``work`` until ``unless`` or the end of ``within`` seconds. Whether it was done; its error is raised."""
+    doing = asyncio.create_task(work, name=name)
+    await asyncio.wait({doing, unless}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    await asyncio.wait({doing}, timeout=_KILL_TIME)
+    return False
 
 
 def banner(settings: Settings, address: str, *, port: int) -> str:
