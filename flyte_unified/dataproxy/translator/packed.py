@@ -26,10 +26,9 @@ def is_packed(type_: LiteralType) -> bool:
 def json_of_packed(data: bytes, path: str) -> Json:
     """Raises ValueError if ``data`` is not msgpack."""
     try:
-        value = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, TypeError) as error:  # TypeError: a key that is a list
+        return _json(msgpack.unpackb(data, strict_map_key=False), path)
+    except (TypeError, OverflowError) as error:  # a key that is a list, a year beyond 9999
         raise ValueError(str(error)) from error
-    return _json(value, path)
 
 
 def _json(value: Any, path: str) -> Json:
@@ -110,7 +109,7 @@ def _shaped_number(value: Json, kind: Json) -> Json:
         return float(value)
     if kind == "number" and value in ("NaN", "Infinity", "-Infinity"):
         return float(value)
-    if kind == "integer" and isinstance(value, float) and value.is_integer():
+    if kind == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     if kind == "integer" and isinstance(value, str):
         return value if (integer := whole(value)) is None else integer
