@@ -32,6 +32,7 @@ def configure(log: Log) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Forward()], level=max(level, logging.WARNING), force=True)
+    logging.getLogger("flyte_unified").setLevel(level)
 
 
 def _for_people() -> list[Any]:

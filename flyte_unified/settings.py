@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
@@ -110,7 +109,12 @@ class Storage:
 class Execution:
     """How tasks run."""
 
-    python: str = _setting("", "Interpreter of tasks. Empty: the one that runs the server.", flag="--python")
+    python: str = _setting(
+        "",
+        "Interpreter of tasks, or its environment's directory. Empty: the active environment, else `.venv` or `venv` in the "
+        "working directory, if the SDK is installed there, else the interpreter that runs the server.",
+        flag="--python",
+    )
     slots: int = _setting(0, "Tasks that compute at the same time. 0: the number of CPUs.", flag="--slots", least=0)
     warm: bool = _setting(True, "Fork tasks from an interpreter that has its imports done. Off: start each afresh.")
     process_watermark: int = _setting(
@@ -342,7 +346,7 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
     return value
 
 
-_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles"})
+_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python"})
 _TIME_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {"": 1, "b": 1} | {
     prefix + suffix: base**power
@@ -412,21 +416,16 @@ def _derived(settings: Settings, environ: Mapping[str, str]) -> Settings:
     if directory == Path():
         xdg = environ.get("XDG_DATA_HOME")
         directory = Path(xdg) / "flyte-unified" if xdg else _home(environ) / ".flyte-unified"
-    storage = settings.storage
-    execution = settings.execution
+    storage = replace(
+        settings.storage,
+        root=settings.storage.root or str(directory / "storage"),
+        bundles=settings.storage.bundles or str(directory / "bundles"),
+    )
     return replace(
         settings,
         data=replace(settings.data, dir=directory),
-        storage=replace(
-            storage,
-            root=storage.root or str(directory / "storage"),
-            bundles=storage.bundles or str(directory / "bundles"),
-        ),
-        execution=replace(
-            execution,
-            python=execution.python or sys.executable,
-            slots=execution.slots or os.cpu_count() or 1,
-        ),
+        storage=storage,
+        execution=replace(settings.execution, slots=settings.execution.slots or os.cpu_count() or 1),
     )
 
 

@@ -72,7 +72,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> bool:
     manager = Manager(settings, sockets=sockets)
     try:
         if await _done(manager.start(), unless=signals.first, name="manager start"):
-            sys.stdout.write(banner(settings, manager.address, port=port_of(sockets)))
+            sys.stdout.write(banner(settings, manager, port=port_of(sockets)))
             sys.stdout.flush()
             await signals.first
         if sys.stderr.isatty():
@@ -122,14 +122,14 @@ async def _done(
     return False
 
 
-def banner(settings: Settings, address: str, *, port: int) -> str:
+def banner(settings: Settings, manager: Manager, *, port: int) -> str:
     """What people need to know of a server that is ready: ten lines at most."""
     directory = f"{settings.data.dir}{' (removed at the end)' if settings.data.ephemeral else ''}"
     lines = {
-        "Console": f"{address}/v2",
-        "API": address,
+        "Console": f"{manager.address}/v2",
+        "API": manager.address,
         "Data": directory,
-        "Tasks": f"{settings.execution.slots} slots, {settings.execution.python}",
+        "Tasks": f"{settings.execution.slots} slots, {manager.interpreter} ({manager.interpreter_reason})",
         "Settings": str(settings.file or "defaults"),
         "SDK": f"flyte-unified config client --port {port} --write .flyte/config.yaml",
     }

@@ -29,6 +29,7 @@ class Manager:
 
     def __init__(self, settings: Settings, *, sockets: Sequence[socket.socket]) -> None:
         self.address = settings.base_url(sockets[0].getsockname()[1])
+        self.interpreter, self.interpreter_reason = settings.execution.python or sys.executable, "the server's own"
 
     async def start(self) -> None:
         if self.mode == "fails":

@@ -51,7 +51,7 @@ async def test_the_banner_says_how_to_use_the_server(tmp_path):
         port = re.fullmatch(r"http://localhost:(\d+)", told["API"])[1]
         assert told["Console"].startswith(told["API"])
         assert told["Data"] == str(tmp_path / "data")
-        assert told["Tasks"] == f"3 slots, {sys.executable}"
+        assert told["Tasks"] == f"3 slots, {sys.executable} (the server's own)"
         assert told["Settings"] == str(tmp_path / "flyte.yaml")
         assert told["SDK"] == f"flyte-unified config client --port {port} --write .flyte/config.yaml"
         assert "flyte-unified" in told
@@ -83,7 +83,7 @@ async def test_the_second_signal_ends_everything_at_once(tmp_path, mode):
 
 
 async def test_a_stop_that_takes_too_long_is_cut_short(tmp_path):
-    """After ``server.shutdown_grace`` the rest is killed."""
+    """A second after ``server.shutdown_grace`` the rest is killed."""
     (tmp_path / "flyte.yaml").write_text("server: {shutdown_grace: 50ms}")
     async with started("hangs", tmp=tmp_path) as process:
         await banner(process)

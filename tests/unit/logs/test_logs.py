@@ -20,6 +20,7 @@ log.debug("detail")
 with structlog.contextvars.bound_contextvars(run="r1"):
     log.info("started", slots=2)
 logging.getLogger("library").info("chatter")
+logging.getLogger("flyte_unified.room").info("ours")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -46,12 +47,13 @@ def test_a_line_for_a_machine_is_one_json_object(written, form):
     lines = [orjson.loads(line) for line in written("info", form).splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [
         ("started", "info"),
+        ("ours", "info"),
         ("lost it", "error"),
         ("failed", "error"),
     ]
     assert (lines[0]["run"], lines[0]["slots"]) == ("r1", 2)
-    assert lines[1]["logger"] == "library"
-    assert all("ZeroDivisionError" in line["exception"] for line in lines[1:])
+    assert [line.get("logger") for line in lines] == [None, "flyte_unified.room", "library", None]
+    assert all("ZeroDivisionError" in line["exception"] for line in lines[2:])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", lines[0]["timestamp"])
 
 
@@ -63,7 +65,7 @@ def test_a_line_for_people_begins_with_the_time_of_day(written):
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize(("level", "events"), [("debug", 4), ("warning", 2), ("error", 2)])
+@pytest.mark.parametrize(("level", "events"), [("debug", 5), ("warning", 2), ("error", 2)])
 def test_the_level_is_the_least_that_is_shown(written, level, events):
     """Libraries are never heard below ``warning``, whatever the level."""
     text = written(level, "json")
