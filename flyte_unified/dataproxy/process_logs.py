@@ -36,13 +36,15 @@ class ProcessLines:
             yield list(_lines(batch.lines))
 
     async def _begun(self, work: WorkId, over: asyncio.Event) -> None:
-        """Waits until the attempt writes a log, or is over without one."""
-        waiting = {asyncio.ensure_future(self._attempts.begun(work)), asyncio.ensure_future(over.wait())}
+        """Returns when the attempt has a process, had one, or will have none."""
+        begun = asyncio.create_task(self._attempts.begun(work), name=f"begin of {work}")
+        ended = asyncio.create_task(over.wait(), name=f"end of {work}")
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((begun, ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waiting:
-                wait.cancel()
+            for task in (begun, ended):
+                task.cancel()
+            await asyncio.gather(begun, ended, return_exceptions=True)
 
 
 def _lines(lines: Sequence[logs.LogLine]) -> Iterator[Line]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_unified.dataproxy.lines import ProcessLines
+from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.launchers.processes.pump import LogWriter, Stream
 from tests.unit.dataproxy.conftest import ROOT
