@@ -1,0 +1,142 @@
+"""Deployed tasks: each version is stored once and never changes.
+
+So a version means the same to everyone who names it, and the SDK, which skips what exists, never skips a change of its user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flyteidl2.common import list_pb2
+from flyteidl2.task import task_definition_pb2
+
+from flyte_unified.core.clock import Clock
+from flyte_unified.core.errors import AlreadyExists, InvalidArgument, NotFound
+from flyte_unified.core.ids import scope_part
+from flyte_unified.core.paging import Order, listing
+from flyte_unified.db import lists
+from flyte_unified.db.api import Database
+from flyte_unified.ledger.api import EncodedSpec, Ledger, TaskId
+from flyte_unified.projects.api import Projects
+from flyte_unified.tasks import store
+from flyte_unified.tasks.store import Page, Task
+
+_MAX_NAME = 255
+_NEWEST_FIRST = [Order("created_at", descending=True)]
+
+
+class Tasks:
+    """One for a server."""
+
+    def __init__(self, *, database: Database, ledger: Ledger, projects: Projects, clock: Clock) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._projects = projects
+        self._clock = clock
+
+    async def spec(self, message: task_definition_pb2.TaskIdentifier) -> tuple[TaskId, task_definition_pb2.TaskSpec]:
+        """A deployed version, for CreateRun; the spec is shared by its readers, so never to be changed.
+
+        Raises NotFound, InvalidArgument naming the field.
+        """
+        task, spec = await self.details(message)
+        return task.id, spec
+
+    async def details(self, message: task_definition_pb2.TaskIdentifier) -> tuple[Task, task_definition_pb2.TaskSpec]:
+        """As ``spec``, with what else is known of the version."""
+        wanted = task_id(message)
+        task = await self._database.read(lambda: store.get(wanted))
+        if task is None:
+            raise NotFound(f"task_id: there is no task {_told(wanted)}")
+        return task, await self._ledger.spec(task.spec_digest)
+
+    async def deploy(
+        self, message: task_definition_pb2.TaskIdentifier, spec: task_definition_pb2.TaskSpec, *, deployed_by: str
+    ) -> None:
+        """Stores a version.
+
+        Raises AlreadyExists for one that is there, which the SDK takes for success; InvalidArgument naming the field;
+        NotFound and FailedPrecondition as ``Projects.check``.
+        """
+        wanted = task_id(message)
+        _check(spec)
+        await self._projects.check(wanted.project, wanted.domain)
+        encoded = EncodedSpec.of(spec)
+        task = Task(
+            id=wanted,
+            spec_digest=encoded.digest,
+            short_name=spec.short_name or wanted.name.rpartition(".")[2],
+            environment_name=spec.environment.name,
+            short_description=spec.documentation.short_description,
+            entrypoint=spec.task_template.metadata.is_entrypoint,
+            deployed_by=deployed_by,
+            created_at=self._clock.now(),
+        )
+        known = await self._database.write(lambda: store.add(task, encoded))
+        if known is not None:
+            other = "" if known.spec_digest == encoded.digest else ", with another spec: deploy this one as another version"
+            raise AlreadyExists(f"task_id.version: there is a task {_told(wanted)} already{other}")
+
+    async def page(
+        self, request: list_pb2.ListRequest, *, project: str, domain: str, known: Sequence[list_pb2.Filter] = ()
+    ) -> Page:
+        """One task a name, of one project and domain, or of all where both are empty. ``known`` are filters more.
+
+        Raises InvalidArgument naming the field.
+        """
+        wanted = list_pb2.ListRequest()
+        wanted.CopyFrom(request)
+        wanted.filters.extend(known)
+        asked = listing(
+            wanted,
+            lists.kinds(store.FIELDS.get),
+            default=_NEWEST_FIRST,
+            key=["name", "project", "domain"],
+            scope=[project, domain],
+        )
+        where = store.in_project(project, domain) if project else ()
+        return await self._database.read(lambda: store.page(where, asked))
+
+    async def versions(self, message: task_definition_pb2.TaskName, request: list_pb2.ListRequest) -> Page:
+        """One page of a task's versions, the newest first if nothing else is asked. Raises InvalidArgument."""
+        named = TaskId(
+            scope_part(message.project, field="task_name.project"),
+            scope_part(message.domain, field="task_name.domain"),
+            _text(message.name, field="task_name.name"),
+        )
+        asked = listing(
+            request, lists.kinds(store.FIELDS.get), default=_NEWEST_FIRST, key=["version"], scope=["versions", *named]
+        )
+        return await self._database.read(lambda: store.versions(named, asked))
+
+
+def task_id(message: task_definition_pb2.TaskIdentifier, *, field: str = "task_id") -> TaskId:
+    """The id in ``message``. Raises InvalidArgument naming the part of ``field`` that is wrong."""
+    return TaskId(
+        scope_part(message.project, field=f"{field}.project"),
+        scope_part(message.domain, field=f"{field}.domain"),
+        _text(message.name, field=f"{field}.name"),
+        _text(message.version, field=f"{field}.version"),
+    )
+
+
+def _text(value: str, *, field: str) -> str:
+    if not value:
+        raise InvalidArgument(f"{field} is empty")
+    if len(value) > _MAX_NAME:
+        raise InvalidArgument(f"{field} has {len(value)} characters; at most {_MAX_NAME} are allowed")
+    return value
+
+
+def _check(spec: task_definition_pb2.TaskSpec) -> None:
+    """What no task runs without."""
+    if not spec.HasField("task_template"):
+        raise InvalidArgument("spec.task_template is missing")
+    if not spec.task_template.type:
+        raise InvalidArgument("spec.task_template.type is empty")
+    if not spec.task_template.HasField("interface"):
+        raise InvalidArgument("spec.task_template.interface is missing")
+
+
+def _told(task: TaskId) -> str:
+    return f"{task.project}/{task.domain}/{task.name} of version {task.version}"
