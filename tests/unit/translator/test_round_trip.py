@@ -12,7 +12,7 @@ from flyteidl2.core.types_pb2 import LiteralType, SimpleType
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flyte_unified.core.errors import InvalidArgument
@@ -123,6 +123,25 @@ def test_a_struct_packs_to_the_bytes_of_the_sdk() -> None:
     expected = {"size": 9007199254740993, "price": 3.0, "tags": [{"weight": 2.0}, None]}
     assert literal.value.scalar.binary.value == msgpack.packb(expected)
     assert literal.value.scalar.binary.tag == "msgpack"
+
+
+@given(data=st.binary(max_size=12))
+@example(data=msgpack.packb(msgpack.Timestamp(2**62, 1)))
+@example(data=msgpack.packb([msgpack.Timestamp(5, 7), msgpack.ExtType(4, b"x"), -0.0]))
+@example(data=b"\x81\x90\x01")
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_that_are_said_to_be_msgpack_survive(data: bytes) -> None:
+    """Extension types, keys that are lists, years beyond 9999, and plain nonsense."""
+    literal = Literal(scalar=Scalar(binary=Binary(value=data, tag="msgpack")))
+    for type_ in (packed_type(), samples.STRUCT, samples.BINARY):
+        assert returned(literal, type_) == literal
+
+
+def test_a_number_too_large_for_an_integer_is_packed_as_it_is() -> None:
+    """The task refuses it; the form need not."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    (literal,) = literals_of_values(samples.struct({"x": {"n": 1e300}}), variables(x=packed_type(schema)))
+    assert literal.value == packed({"n": 1e300})
 
 
 def test_floats_stay_floats_without_a_schema() -> None:
