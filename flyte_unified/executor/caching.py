@@ -96,7 +96,7 @@ class Caching:
         key = self._key(action, run_spec)
         try:
             await self._catalog.store(
-                key, output_uri, source=action.key, attempt=action.attempt, overwrite=_overwrite(run_spec)
+                key, output_uri, source=action.key, attempt=action.attempt, overwrite=True
             )
         except FlyteUnifiedError:
             _log.exception("a result could not be cached", action=str(action.key))

@@ -55,6 +55,7 @@ class ProcessAttempts:
         self._logs = logs
         self._warm = warm
         self._log_limit = log_limit
+        self._begins: dict[WorkId, asyncio.Event] = {}
         self._base = {key: value for key, value in environment.items() if key not in _NOT_INHERITED}
 
     @property
@@ -64,6 +65,12 @@ class ProcessAttempts:
     def log_path(self, work: WorkId) -> Path:
         """Where the output of an attempt is kept."""
         return self._logs.joinpath(*work.action, f"{work.attempt}.log")
+
+    async def begun(self, work: WorkId) -> None:
+        """Returns once the attempt's process has been started, or its log is there."""
+        if self._processes.running(str(work)) or await asyncio.to_thread(self.log_path(work).exists):
+            return
+        await self._begins.setdefault(work, asyncio.Event()).wait()
 
     async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
         self._on_event = on_event
@@ -114,6 +121,8 @@ class ProcessAttempts:
 
     def _event(self, event: WorkEvent) -> Event:
         work = WorkId.parse(event.id)
+        if (begun := self._begins.pop(work, None)) is not None:
+            begun.set()
         if isinstance(event, Exited):
             exit = Exit(code=event.exit_code, signal=event.signal, out_of_memory=event.oom)  # noqa: A001
             return Ended(id=work, at=Micros(event.at), exit=exit, max_rss=event.max_rss_bytes)
