@@ -10,10 +10,10 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test lint format generate wheel clean
+.PHONY: help demo start test lint bench conformance format generate wheel clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.laptop ## start a server, run a program on it, show the result, leave nothing behind
 	@$(BIN)/python examples/demo.py
@@ -29,6 +29,12 @@ lint: $(VENV)/.tools ## check style, types and import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.tools ## measure what a call costs the server
+	$(BIN)/python tests/benchmarks/edge.py
+
+conformance: $(VENV)/.tools ## run Connect's conformance suite against the edge; needs Go
+	$(BIN)/python tests/conformance/run.py $(ARGS)
 
 format: $(VENV)/.tools ## repair what can be repaired
 	$(BIN)/ruff check --fix
@@ -53,9 +59,10 @@ $(BIN)/python:
 	@set -e; for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
-	if command -v uv >/dev/null; then uv venv --quiet --python "$${found:-3.13}" $(VENV); \
-	elif [ -n "$$found" ]; then $$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet 'pip>=25.1'; \
-	else echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	if [ -z "$$found" ] && { [ -n "$(PYTHON)" ] || ! command -v uv >/dev/null; }; then \
+	  echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	elif command -v uv >/dev/null; then uv venv --quiet --python "$${found:-3.13}" $(VENV); \
+	else $$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet 'pip>=25.1'; fi
 
 $(VENV)/.laptop: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV)"
