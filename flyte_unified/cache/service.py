@@ -18,7 +18,7 @@ from flyte_unified.core.clock import SECOND, Clock, Micros
 from flyte_unified.core.errors import AlreadyExists
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db.api import Database
-from flyte_unified.executor.caching import Found
+from flyte_unified.executor.api import Found
 
 _MAX_KEY = 512
 _NEVER, _ALWAYS = -1, 2**63 - 1

@@ -15,7 +15,6 @@ from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
-from flyte_unified.db import lists
 from flyte_unified.db.api import Database
 from flyte_unified.projects import filters, store
 from flyte_unified.projects.store import Project, State
@@ -89,7 +88,7 @@ class Projects:
         request = list_pb2.ListRequest(
             limit=limit or _MAX_LIMIT, token=token, filters=filters.parse(wanted) or _NOT_ARCHIVED, sort_by=sort
         )
-        asked = listing(request, lists.kinds(store.FIELDS.get), default=[Order("created_at")], key=["id"], max_limit=_MAX_LIMIT)
+        asked = listing(request, store.KIND, default=[Order("created_at")], key=["id"], max_limit=_MAX_LIMIT)
         return await self._database.read(lambda: store.page(asked))
 
     def _project(self, wanted: idl.Project) -> Project:

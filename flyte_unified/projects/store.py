@@ -57,6 +57,7 @@ FIELDS = {
     "updated_at": lists.Field(projects.c.updated_at, TIME),
 }
 """What a list of projects can be filtered and sorted by."""
+KIND = lists.kinds(FIELDS.get)
 
 _ADD = insert(projects).on_conflict_do_nothing().returning(projects.c.id)
 _CHANGED = ("name", "description", "labels", "state", "updated_at")

@@ -1,5 +1,5 @@
 """What other rooms may use of tasks."""
 
-from flyte_unified.tasks.service import Tasks, task_id
+from flyte_unified.tasks.service import Tasks
 
-__all__ = ["Tasks", "task_id"]
+__all__ = ["Tasks"]

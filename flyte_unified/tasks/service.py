@@ -14,7 +14,6 @@ from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
-from flyte_unified.db import lists
 from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import EncodedSpec, Ledger, TaskId
 from flyte_unified.projects.api import Projects
@@ -34,21 +33,18 @@ class Tasks:
         self._projects = projects
         self._clock = clock
 
-    async def spec(self, message: task_definition_pb2.TaskIdentifier) -> tuple[TaskId, task_definition_pb2.TaskSpec]:
-        """A deployed version, for CreateRun; the spec is shared by its readers, so never to be changed.
+    async def of_task(self, task: TaskId) -> task_definition_pb2.TaskSpec:
+        """The spec of a version, shared by its readers, so never to be changed. Raises NotFound."""
+        _, spec = await self._details(task)
+        return spec
 
-        Raises NotFound, InvalidArgument naming the field.
-        """
-        task, spec = await self.details(message)
-        return task.id, spec
+    async def of_trigger(self, task: TaskId, trigger: str) -> task_definition_pb2.TaskSpec:
+        """The spec that a trigger of ``task`` starts. Raises NotFound: no trigger can be deployed yet."""
+        raise NotFound(f"task {task.project}/{task.domain}/{task.name} has no trigger {trigger!r}")
 
     async def details(self, message: task_definition_pb2.TaskIdentifier) -> tuple[Task, task_definition_pb2.TaskSpec]:
-        """As ``spec``, with what else is known of the version."""
-        wanted = task_id(message)
-        task = await self._database.read(lambda: store.get(wanted))
-        if task is None:
-            raise NotFound(f"task_id: there is no task {_told(wanted)}")
-        return task, await self._ledger.spec(task.spec_digest)
+        """A version and its spec. Raises NotFound, InvalidArgument naming the field."""
+        return await self._details(_task_id(message))
 
     async def deploy(
         self, message: task_definition_pb2.TaskIdentifier, spec: task_definition_pb2.TaskSpec, *, deployed_by: str
@@ -58,7 +54,7 @@ class Tasks:
         Raises AlreadyExists for one that is there, which the SDK takes for success; InvalidArgument naming the field;
         NotFound and FailedPrecondition as ``Projects.check``.
         """
-        wanted = task_id(message)
+        wanted = _task_id(message)
         _check(spec)
         await self._projects.check(wanted.project, wanted.domain)
         encoded = EncodedSpec.of(spec)
@@ -89,7 +85,7 @@ class Tasks:
         wanted.filters.extend(known)
         asked = listing(
             wanted,
-            lists.kinds(store.FIELDS.get),
+            store.KIND,
             default=_NEWEST_FIRST,
             key=["name", "project", "domain"],
             scope=[project, domain],
@@ -104,19 +100,22 @@ class Tasks:
             scope_part(message.domain, field="task_name.domain"),
             _text(message.name, field="task_name.name"),
         )
-        asked = listing(
-            request, lists.kinds(store.FIELDS.get), default=_NEWEST_FIRST, key=["version"], scope=["versions", *named]
-        )
+        asked = listing(request, store.KIND, default=_NEWEST_FIRST, key=["version"], scope=["versions", *named])
         return await self._database.read(lambda: store.versions(named, asked))
 
+    async def _details(self, wanted: TaskId) -> tuple[Task, task_definition_pb2.TaskSpec]:
+        task = await self._database.read(lambda: store.get(wanted))
+        if task is None:
+            raise NotFound(f"task_id: there is no task {_told(wanted)}")
+        return task, await self._ledger.spec(task.spec_digest)
 
-def task_id(message: task_definition_pb2.TaskIdentifier, *, field: str = "task_id") -> TaskId:
-    """The id in ``message``. Raises InvalidArgument naming the part of ``field`` that is wrong."""
+
+def _task_id(message: task_definition_pb2.TaskIdentifier) -> TaskId:
     return TaskId(
-        scope_part(message.project, field=f"{field}.project"),
-        scope_part(message.domain, field=f"{field}.domain"),
-        _text(message.name, field=f"{field}.name"),
-        _text(message.version, field=f"{field}.version"),
+        scope_part(message.project, field="task_id.project"),
+        scope_part(message.domain, field="task_id.domain"),
+        _text(message.name, field="task_id.name"),
+        _text(message.version, field="task_id.version"),
     )
 
 

@@ -76,6 +76,7 @@ def fields(columns: Any) -> dict[str, lists.Field]:
 
 
 FIELDS = fields(tasks.c)
+KIND = lists.kinds(FIELDS.get)
 
 _PLACE = (
     tasks.c.project == bindparam("_project"),
