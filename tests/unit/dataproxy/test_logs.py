@@ -22,7 +22,7 @@ from flyte_unified.ledger.api import Failure, Move, Retry
 from tests.unit.dataproxy.conftest import CONTEXT, ROOT, Proxy
 
 
-class _Written:
+class Written:
     """Lines in memory, written by the test."""
 
     def __init__(self) -> None:
@@ -58,12 +58,12 @@ class _Written:
 
 
 @pytest.fixture
-def written() -> _Written:
-    return _Written()
+def written() -> Written:
+    return Written()
 
 
 @pytest.fixture
-def tail(proxy: Proxy, written: _Written) -> LogTail:
+def tail(proxy: Proxy, written: Written) -> LogTail:
     return LogTail(ledger=proxy.ledger, lines=written)
 
 
@@ -71,7 +71,7 @@ async def _all(tail: LogTail, attempt: int = 0) -> list[str]:
     return [line.text async for batch in tail.follow(ROOT, attempt) for line in batch]
 
 
-async def test_a_finished_attempt(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_a_finished_attempt(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """Everything is sent, and the stream ends."""
     await proxy.run()
     written.write(1, "one\n")
@@ -80,7 +80,7 @@ async def test_a_finished_attempt(proxy: Proxy, written: _Written, tail: LogTail
     assert await _all(tail) == ["one\n", "two\n"] == await _all(tail, 1)
 
 
-async def test_a_queued_attempt_is_waited_for_and_followed(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_a_queued_attempt_is_waited_for_and_followed(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """A stream opened before the task starts tells every line as it comes, and the last ones before it ends."""
     await proxy.run()
     async with aclosing(tail.follow(ROOT, 1)) as batches:
@@ -95,7 +95,7 @@ async def test_a_queued_attempt_is_waited_for_and_followed(proxy: Proxy, written
         assert [line.text async for batch in batches for line in batch] == ["last\n"]
 
 
-async def test_each_attempt_has_its_log(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_each_attempt_has_its_log(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """The log of an attempt that was retried is over, the latest one's goes on; 0 is the latest."""
     await proxy.run()
     written.write(1, "first\n")
@@ -109,7 +109,7 @@ async def test_each_attempt_has_its_log(proxy: Proxy, written: _Written, tail: L
     assert await _all(tail, 0) == ["second\n"]
 
 
-async def test_a_retry_ends_the_stream_of_the_attempt_before(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_a_retry_ends_the_stream_of_the_attempt_before(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """A stream that follows attempt 1 ends when attempt 2 begins."""
     await proxy.run()
     await proxy.ledger.move(ROOT, Move(to=Phase.RUNNING))
@@ -132,7 +132,7 @@ async def test_what_has_no_log(proxy: Proxy, tail: LogTail) -> None:
             pass
 
 
-async def test_a_reader_that_leaves_is_forgotten(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_a_reader_that_leaves_is_forgotten(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """Closing the stream in the middle stops reading the log and watching the ledger."""
     await proxy.run()
     written.write(1, "one\n")
@@ -143,7 +143,7 @@ async def test_a_reader_that_leaves_is_forgotten(proxy: Proxy, written: _Written
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("log of")] == []
 
 
-async def test_a_stopping_server_ends_the_stream(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_a_stopping_server_ends_the_stream(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """When the ledger tells no more, the stream ends instead of waiting for good."""
     await proxy.run()
     written.write(1, "one\n")
@@ -154,7 +154,7 @@ async def test_a_stopping_server_ends_the_stream(proxy: Proxy, written: _Written
             assert [batch async for batch in batches] == []
 
 
-async def test_both_services_tell_the_same(proxy: Proxy, written: _Written, tail: LogTail) -> None:
+async def test_both_services_tell_the_same(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """DataProxyService and RunLogsService send the same lines: time, text with its end, and who wrote it."""
     await proxy.run()
     written.write(1, "out\n")
