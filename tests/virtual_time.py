@@ -38,6 +38,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._left_executor)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Without the timeout, which would be over before a thread could end."""
+        await super().shutdown_default_executor()
+
     def _left_executor(self, _: asyncio.Future[Any]) -> None:
         self._in_executors -= 1
 

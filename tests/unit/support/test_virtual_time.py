@@ -41,7 +41,7 @@ async def test_the_clock_stands_still_while_a_thread_works():
     assert asyncio.get_running_loop().time() == 0
 
 
-async def test_an_idle_loop_without_timers_is_dead(monkeypatch, runner):
+async def test_an_idle_loop_without_timers_is_dead(runner, monkeypatch):
     """A wait that nothing can end is an error, not a test that hangs."""
     monkeypatch.setattr(virtual_time, "_DEAD_AFTER", 0.01)
     loop = virtual_time.VirtualTimeLoop()
