@@ -11,17 +11,19 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from flyteidl2.common import identifier_pb2
 from flyteidl2.core import execution_pb2
+from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
 from flyte_unified.actions.service import Actions
+from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
 from flyte_unified.console.pages import Pages
-from flyte_unified.core.clock import SystemClock
-from flyte_unified.core.errors import NotFound
+from flyte_unified.core.clock import Clock, SystemClock
+from flyte_unified.core.errors import NotFound, Unimplemented
 from flyte_unified.core.http import Request, Response, Route
-from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.dataproxy.downloads import Downloads
 from flyte_unified.dataproxy.handlers import ClusterHandlers, DataProxyHandlers, RunLogsHandlers
 from flyte_unified.dataproxy.logs import LogTail
@@ -54,6 +56,7 @@ from flyte_unified.settings import LOOPBACK, Settings
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.routes import data_routes
 from flyte_unified.storage.signing import Signer, load_key
+from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
 
 
@@ -61,107 +64,133 @@ class Manager:
     """One server. ``sockets`` are bound to the one port and belong to it from now on."""
 
     def __init__(self, settings: Settings, *, sockets: Sequence[socket.socket]) -> None:
+        self._settings = settings
         self._sockets = sockets
-        self._grace = settings.server.shutdown_grace
         self._ready = False
-        self._port = sockets[0].getsockname()[1]
-        self.address = settings.base_url(self._port)
-        directory = settings.data.dir
-        clock = SystemClock()
+        self.address = settings.base_url(sockets[0].getsockname()[1])
+        self.interpreter, self.interpreter_reason = choose(settings.execution.python, env=os.environ, directory=Path.cwd())
 
         # The truth, and where bytes are.
+        directory, clock = settings.data.dir, SystemClock()
+        key = load_key(directory / "key")
         self._database = SQLiteDatabase(directory / "flyte.db", queue_limit=settings.database.queue_limit)
         self._ledger = Ledger(database=self._database, clock=clock)
-        key = load_key(directory / "key")
-        self._store = LocalStore(
-            {"data": Path(settings.storage.root), "bundles": Path(settings.storage.bundles)},
-            signer=Signer(key),
-            clock=clock,
-            min_free_bytes=settings.storage.min_free_bytes,
-        )
-        data, bundles = self._store.base("data"), self._store.base("bundles")
+        self._store = _store(settings, key=key, clock=clock)
 
-        # Who calls.
-        tokens = RunTokens(key)
-        identities = Identities(name=settings.identity.name, email=settings.identity.email)
-        open_to_all = settings.server.host in LOOPBACK
-
-        # Where tasks run.
-        self.interpreter, self.interpreter_reason = choose(
-            settings.execution.python, env=os.environ, directory=Path.cwd()
-        )
-        attempts = ProcessAttempts(
-            launcher=lambda told: ProcessLauncher(
-                directory=directory / "keeper",
-                ephemeral=settings.data.ephemeral,
-                on_event=told,
-                logger=logging.getLogger("flyte_unified.launchers"),
-            ),
-            interpreter=self.interpreter,
-            work=directory / "work",
-            logs=directory / "logs",
-            warm=settings.execution.warm,
-            log_limit=settings.execution.log_max_bytes,
-            environment=os.environ,
-        )
-        logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
-        pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
-
-        # What carries actions to their end.
-        self._projects = Projects(
+        # What runs refer to.
+        self.projects = Projects(
             database=self._database, clock=clock, domains=settings.projects.domains, seed=settings.projects.seed
         )
-        tasks = Tasks(database=self._database, ledger=self._ledger, clock=clock, projects=self._projects)
-        cache = Cache(database=self._database, clock=clock)
-        task_base = settings.server.task_url.rstrip("/") or self.address
+        tasks = Tasks(database=self._database, ledger=self._ledger, projects=self.projects, clock=clock)
+        self._cache = Cache(
+            database=self._database,
+            clock=clock,
+            heartbeat=settings.cache.reservation_heartbeat,
+            grace=settings.cache.reservation_grace,
+        )
+        identities = Identities(name=settings.identity.name, email=settings.identity.email)
+        tokens = RunTokens(key, subject=identities.owner.subject)
+
+        # What carries actions to their end.
+        attempts = _attempts(settings, interpreter=self.interpreter)
+        logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
+        pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
         self.controller = Controller(
             ledger=self._ledger,
             store=self._store,
             launcher=attempts,
-            slots=Slots(
-                capacity(
-                    slots=settings.execution.slots,
-                    memory_fraction=settings.execution.memory_fraction,
-                    watermark=settings.execution.process_watermark,
-                    limit=settings.execution.process_limit,
-                )
-            ),
-            caching=Caching(catalog=cache, ledger=self._ledger, store=self._store),
+            slots=_slots(settings),
+            caching=Caching(catalog=self._cache, ledger=self._ledger, store=self._store),
             clock=clock,
-            options=Options(
-                endpoint=lambda run: f"{task_base}/t/{tokens.token(run)}",
-                raw_root=f"{data}/_raw",
-                log_link=lambda action, attempt: self.address + pages.log_link(action, attempt),
-                interpreter=str(self.interpreter),
-                system_retries=settings.execution.system_retries,
-                system_backoff=Backoff(
-                    base=settings.execution.retry_backoff,
-                    factor=settings.execution.retry_backoff_factor,
-                    cap=settings.execution.retry_backoff_max,
-                ),
-                kill_grace=settings.execution.kill_grace,
-            ),
+            options=self._options(tokens, pages),
         )
 
         # What clients call.
-        registry = Registry()
-        actions = Actions(ledger=self._ledger, clock=clock, read_error=self._read_error, token_required=not open_to_all)
-        registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
-        registry.add("flyteidl2.workflow.QueueService", QueueHandlers(actions=actions))
-        registry.add("flyteidl2.workflow.StateService", StateHandlers(actions=actions, ledger=self._ledger))
+        self.registry = Registry()
+        self._add_execution(clock)
+        reader = Reader(ledger=self._ledger, data=self._store, max_bytes=settings.server.max_message_bytes)
+        self._add_runs(tasks, reader, clock)
+        self._add_data(tasks, reader, logs)
+        self._add_catalogues(tasks, identities)
+        self._edge = self._one_port(tokens, pages)
+
+    async def start(self) -> None:
+        """Ready when it returns. Raises what keeps it from starting; then call ``kill``."""
+        await self._database.start()
+        await self.projects.start()
+        await self._cache.start()
+        await self._edge.start(self._sockets)
+        await self.controller.start()
+        self._ready = True
+
+    async def stop(self) -> None:
+        """In order: tasks end as interruptions, streams are told, what was accepted is stored."""
+        self._ready = False
+        await self.controller.stop(grace=self._settings.server.shutdown_grace)
+        await self._close(grace=0.5)
+
+    async def kill(self) -> None:
+        """At once; tasks that outlive the server are found by the next one."""
+        self._ready = False
+        await self.controller.close()
+        await self._close(grace=0.0)
+
+    async def _close(self, *, grace: float) -> None:
+        self._ledger.changes.close()
+        await self._edge.stop(grace)
+        await self._database.stop()
+
+    # Rooms, in the order of the constructor
+
+    def _options(self, tokens: RunTokens, pages: Pages) -> Options:
+        settings = self._settings
+        base = settings.server.task_url.rstrip("/") or self.address
+        execution = settings.execution
+        return Options(
+            endpoint=lambda run: f"{base}/t/{tokens.token(run)}",
+            raw_root=f"{self._store.base(_DATA)}/_raw",
+            log_link=lambda action, attempt: self.address + pages.log_link(action, attempt),
+            interpreter=str(self.interpreter),
+            system_retries=execution.system_retries,
+            system_backoff=Backoff(
+                base=execution.retry_backoff, factor=execution.retry_backoff_factor, cap=execution.retry_backoff_max
+            ),
+            kill_grace=execution.kill_grace,
+        )
+
+    def _add_execution(self, clock: Clock) -> None:
+        """What a running task calls."""
+        actions = Actions(
+            ledger=self._ledger,
+            clock=clock,
+            read_error=self._read_error,
+            token_required=self._settings.server.host not in LOOPBACK,
+        )
+        self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
+        self.registry.add("flyteidl2.workflow.QueueService", QueueHandlers(actions=actions))
+        self.registry.add("flyteidl2.workflow.StateService", StateHandlers(actions=actions, ledger=self._ledger))
+
+    def _add_runs(self, tasks: Tasks, reader: Reader, clock: Clock) -> None:
         creator = Creator(
-            ledger=self._ledger, data=self._store, specs=tasks, clock=clock, require_project=self._projects.check, base=data
+            ledger=self._ledger,
+            data=self._store,
+            specs=tasks,
+            clock=clock,
+            require_project=self.projects.check,
+            base=self._store.base(_DATA),
         )
-        reader = Reader(ledger=self._ledger, data=self._store)
-        registry.add(
-            "flyteidl2.workflow.RunService", RunsHandlers(ledger=self._ledger, creator=creator, reader=reader)
-        )
+        runs = RunsHandlers(ledger=self._ledger, creator=creator, reader=reader)
+        self.registry.add("flyteidl2.workflow.RunService", runs)
+
+    def _add_data(self, tasks: Tasks, reader: Reader, logs: LogTail) -> None:
+        """Bytes in and out."""
+        settings = self._settings
         uploads = Uploads(
             store=self._store,
             specs=tasks,
-            require_project=self._projects.check,
-            base=data,
-            bundles=bundles,
+            require_project=self.projects.check,
+            base=self._store.base(_DATA),
+            bundles=self._store.base(_BUNDLES),
             max_bytes=settings.storage.upload_max_bytes,
             max_expiry=settings.storage.url_expiry,
         )
@@ -172,63 +201,38 @@ class Manager:
             max_bytes=settings.server.max_message_bytes,
             max_expiry=settings.storage.url_expiry,
         )
-        registry.add(
-            "flyteidl2.dataproxy.DataProxyService",
-            DataProxyHandlers(uploads=uploads, downloads=downloads, logs=logs, public_url=settings.server.public_url),
-        )
-        registry.add("flyteidl2.workflow.RunLogsService", RunLogsHandlers(logs=logs))
-        registry.add(
-            "flyteidl2.workflow.TranslatorService",
-            TranslatorHandlers(
-                action_uris=lambda m: [], trigger_inputs=lambda m: None, read_object=self._store.get
-            ),
-        )
-        registry.add("flyteidl2.cluster.ClusterService", ClusterHandlers())
-        registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self._projects))
-        registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers())
-        registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
-        registry.add("flyteidl2.auth.AuthMetadataService", AuthMetadataHandlers())
-        self.registry = registry
+        proxy = DataProxyHandlers(uploads=uploads, downloads=downloads, logs=logs, public_url=settings.server.public_url)
+        self.registry.add("flyteidl2.dataproxy.DataProxyService", proxy)
+        self.registry.add("flyteidl2.workflow.RunLogsService", RunLogsHandlers(logs=logs))
+        translator = TranslatorHandlers(action_uris=downloads.uris, trigger_inputs=_no_triggers, read_object=self._store.get)
+        self.registry.add("flyteidl2.workflow.TranslatorService", translator)
+        self.registry.add("flyteidl2.cluster.ClusterService", ClusterHandlers())
+        self.registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers())
 
-        # The one port.
+    def _add_catalogues(self, tasks: Tasks, identities: Identities) -> None:
+        self.registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self.projects))
+        self.registry.add("flyteidl2.task.TaskService", TasksHandlers(tasks=tasks, identities=identities))
+        self.registry.add("flyteidl2.cacheservice.CacheService", CacheHandlers(cache=self._cache))
+        self.registry.add("flyteidl2.cacheservice.v2.CacheService", ScopedCacheHandlers(cache=self._cache))
+        self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
+        self.registry.add("flyteidl2.auth.AuthMetadataService", AuthMetadataHandlers())
+
+    def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
+        server = self._settings.server
         metrics = Metrics()
         metrics.gauge("live_actions", "Actions that have not ended", lambda: self.controller.live)
         metrics.gauge("active_slots", "Actions that compute", lambda: self.controller.slots.active)
         metrics.gauge("waiting_actions", "Actions that wait for a slot", lambda: self.controller.slots.waiting)
-        self._edge = Edge(
-            registry=registry,
+        return Edge(
+            registry=self.registry,
             identify=tokens.identify,
             routes=[Route("GET", "/readyz", self._readyz), metrics.route, *data_routes(self._store), *pages.routes],
-            allowed_hosts=settings.server.allowed_hosts,
-            cors_origins=settings.server.cors_origins,
+            allowed_hosts=server.allowed_hosts,
+            cors_origins=server.cors_origins,
             observe=metrics.observe,
             in_flight=metrics.in_flight,
-            max_message_bytes=settings.server.max_message_bytes,
+            max_message_bytes=server.max_message_bytes,
         )
-
-    async def start(self) -> None:
-        """Ready when it returns. Raises what keeps it from starting; then call ``kill``."""
-        await self._database.start()
-        await self._projects.start()
-        await self._edge.start(self._sockets)
-        await self.controller.start()
-        self._ready = True
-
-    async def stop(self) -> None:
-        """In order: tasks end as interruptions, streams are told, what was accepted is stored."""
-        self._ready = False
-        await self.controller.stop(grace=self._grace)
-        self._ledger.changes.close()
-        await self._edge.stop(0.5)
-        await self._database.stop()
-
-    async def kill(self) -> None:
-        """At once; tasks that outlive the server are found by the next one."""
-        self._ready = False
-        await self.controller.close()
-        self._ledger.changes.close()
-        await self._edge.stop(0.0)
-        await self._database.stop()
 
     async def _readyz(self, _: Request) -> Response:
         return Response(body=b"ok") if self._ready else Response(status=503, body=b"starting or stopping")
@@ -238,3 +242,49 @@ class Manager:
             return execution_pb2.ErrorDocument.FromString(await self._store.get(uri))
         except (NotFound, DecodeError):
             return None
+
+
+_DATA, _BUNDLES = "data", "bundles"
+
+
+def _store(settings: Settings, *, key: bytes, clock: Clock) -> LocalStore:
+    return LocalStore(
+        {_DATA: Path(settings.storage.root), _BUNDLES: Path(settings.storage.bundles)},
+        signer=Signer(key),
+        clock=clock,
+        min_free_bytes=settings.storage.min_free_bytes,
+    )
+
+
+def _attempts(settings: Settings, *, interpreter: Path) -> ProcessAttempts:
+    directory = settings.data.dir
+    return ProcessAttempts(
+        launcher=lambda told: ProcessLauncher(
+            directory=directory / "keeper",
+            ephemeral=settings.data.ephemeral,
+            on_event=told,
+            logger=logging.getLogger("flyte_unified.launchers"),
+        ),
+        interpreter=interpreter,
+        work=directory / "work",
+        logs=directory / "logs",
+        warm=settings.execution.warm,
+        log_limit=settings.execution.log_max_bytes,
+        environment=os.environ,
+    )
+
+
+def _slots(settings: Settings) -> Slots:
+    execution = settings.execution
+    return Slots(
+        capacity(
+            slots=execution.slots,
+            memory_fraction=execution.memory_fraction,
+            watermark=execution.process_watermark,
+            limit=execution.process_limit,
+        )
+    )
+
+
+async def _no_triggers(trigger: identifier_pb2.TriggerIdentifier) -> common_pb2.Inputs:
+    raise Unimplemented(f"trigger {trigger.name.name!r}: this server has no triggers yet")

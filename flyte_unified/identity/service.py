@@ -25,7 +25,7 @@ class Identities:
 
     def __init__(self, *, name: str = "", email: str = "") -> None:
         login = _login()
-        self._owner = Person(login, name or login, email)
+        self.owner = Person(login, name or login, email)
 
     def of(self, ctx: CallContext) -> Person:
         """The caller; the owner where the call names nobody."""
@@ -33,7 +33,7 @@ class Identities:
 
     def person(self, subject: str) -> Person:
         """What is known of ``subject``."""
-        return self._owner if subject in ("", self._owner.subject) else Person(subject, subject)
+        return self.owner if subject in ("", self.owner.subject) else Person(subject, subject)
 
     def enriched(self, subject: str) -> identity_pb2.EnrichedIdentity:
         """``subject`` as replies show it."""
