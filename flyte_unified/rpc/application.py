@@ -93,19 +93,18 @@ class Application:
         if exchange.method == "OPTIONS":
             await exchange.respond(204, Cors.preflight(self._cors.headers(exchange, origin)))
             return
-        token = None
         if exchange.path.startswith(_TOKEN_PREFIX):
-            token, slash, rest = exchange.path[len(_TOKEN_PREFIX) :].partition("/")
+            exchange.token, slash, rest = exchange.path[len(_TOKEN_PREFIX) :].partition("/")
             exchange.path = slash + rest
         method = self._registry.find(exchange.path)
         if method is not None:
-            await self._call(exchange, method, content_type, token)
+            await self._call(exchange, method, content_type)
         else:
-            await self._route(exchange, content_type, token)
+            await self._route(exchange, content_type)
 
-    async def _call(self, exchange: Exchange, method: Method, content_type: str, token: str | None) -> None:
+    async def _call(self, exchange: Exchange, method: Method, content_type: str) -> None:
         if exchange.method == "GET" and method.idempotent and method.kind is Kind.UNARY:
-            await self.calls.serve(exchange, method, _GET, PROTO, token)
+            await self.calls.serve(exchange, method, _GET, PROTO)
             return
         if exchange.method != "POST":
             allow = "GET, POST" if method.idempotent and method.kind is Kind.UNARY else "POST"
@@ -117,9 +116,9 @@ class Application:
         elif wire is _GRPC and exchange.http_version != "2":
             await exchange.respond(505, _TEXT, b"gRPC needs HTTP/2\n")
         else:
-            await self.calls.serve(exchange, method, wire, codec, token)
+            await self.calls.serve(exchange, method, wire, codec)
 
-    async def _route(self, exchange: Exchange, content_type: str, token: str | None) -> None:
+    async def _route(self, exchange: Exchange, content_type: str) -> None:
         path = decoded(exchange.path)
         found = self._router.find(path)
         if found is None:
@@ -134,8 +133,8 @@ class Application:
             return
         try:
             with self.calls.tracked(streams=False):
-                if token is not None:
-                    await self.calls.identify(token, exchange.headers)
+                if exchange.token is not None:
+                    await self.calls.identify(exchange)
                 response = await route.handler(request(exchange, path, match))
         except FlyteUnifiedError as error:
             await exchange.respond(HTTP_STATUS[error.code], _JSON, connect_error_json(error))

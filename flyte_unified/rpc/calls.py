@@ -69,7 +69,7 @@ class Calls:
             protocol=protocol,
         )
 
-    async def serve(self, exchange: Exchange, method: Method, wire: Wire, codec: str, token: str | None) -> None:
+    async def serve(self, exchange: Exchange, method: Method, wire: Wire, codec: str) -> None:
         """Answer one call, whatever happens. Raises only CancelledError, when the client is gone."""
         policy = self._policy
         loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ class Calls:
             policy.in_flight(1)
         outcome = Code.CANCELED.wire
         try:
-            outcome = await self._run(call, wire, token, task, began)
+            outcome = await self._run(call, wire, task, began)
         except Disconnected:
             exchange.abort()
         finally:
@@ -93,9 +93,9 @@ class Calls:
             if policy.observe is not None:
                 policy.observe(method.procedure, wire.protocol, outcome, loop.time() - began)
 
-    async def identify(self, token: str | None, headers: Headers) -> Identity:
+    async def identify(self, exchange: Exchange) -> Identity:
         """Who calls. Raises PermissionDenied on a wrong token."""
-        identity = self._policy.identify(token, headers)
+        identity = self._policy.identify(exchange.token, exchange.headers)
         return await identity if isawaitable(identity) else identity
 
     async def refuse(self, exchange: Exchange, method: Method, wire: Wire, codec: str, error: FlyteUnifiedError) -> None:
@@ -144,17 +144,17 @@ class Calls:
                 self._ended.add(task)
                 task.cancel()
 
-    async def _run(self, call: Call, wire: Wire, token: str | None, task: asyncio.Task[object], began: float) -> str:
+    async def _run(self, call: Call, wire: Wire, task: asyncio.Task[object], began: float) -> str:
         deadline: asyncio.Timeout | None = None
         try:
             if self.stopping:
                 raise _shutting_down()
             if (seconds := wire.timeout(call)) is None:
-                await self._handle(call, wire, token)
+                await self._handle(call, wire)
             else:
                 call.ctx.deadline = began + seconds
                 async with asyncio.timeout_at(call.ctx.deadline) as deadline:
-                    await self._handle(call, wire, token)
+                    await self._handle(call, wire)
         except Disconnected:
             raise
         except asyncio.CancelledError:
@@ -177,8 +177,8 @@ class Calls:
         await self._fail(call, wire, error)
         return error.code.wire
 
-    async def _handle(self, call: Call, wire: Wire, token: str | None) -> None:
-        call.ctx.identity = await self.identify(token, call.exchange.headers)
+    async def _handle(self, call: Call, wire: Wire) -> None:
+        call.ctx.identity = await self.identify(call.exchange)
         if self._policy.authorize is not None:
             self._policy.authorize(call.ctx)
         await wire.run(call, call.method.built())

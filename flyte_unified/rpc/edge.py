@@ -82,7 +82,7 @@ class Edge:
         return self._port
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve on ``sockets``, which are bound (see ``listener.bind``) and now belong to the edge."""
+        """Serve on ``sockets``, which are bound and now belong to the edge."""
         patience = self._patience
         self._http1 = Http1Server(
             self._application,

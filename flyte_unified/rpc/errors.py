@@ -37,6 +37,9 @@ HTTP_STATUS: dict[Code, int] = {
     Code.UNAUTHENTICATED: 401,
 }
 
+# Clients bound a response's trailers, commonly at 8 KiB, and drop the whole status beyond.
+_LONGEST_MESSAGE = 1500
+_LARGEST_STATUS = 4096
 # gRPC's percent-encoding leaves printable ASCII alone but for '%'.
 _PRINTABLE = "".join(chr(c) for c in range(0x20, 0x7F) if c != ord("%"))
 
@@ -62,11 +65,16 @@ def grpc_status(error: FlyteUnifiedError | None) -> Headers:
     """The trailers that end a gRPC call."""
     if error is None:
         return (("grpc-status", "0"),)
+    message = error.message
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + " [...]"
     code = str(int(error.code))
-    lines = (("grpc-status", code), ("grpc-message", quote(error.message, safe=_PRINTABLE)))
+    lines = (("grpc-status", code), ("grpc-message", quote(message, safe=_PRINTABLE, errors="replace")))
     if not error.details:
         return lines
-    status = Status(code=int(error.code), message=error.message, details=[_packed(d) for d in error.details])
+    status = Status(code=int(error.code), message=message, details=[_packed(d) for d in error.details])
+    if status.ByteSize() > _LARGEST_STATUS:
+        return lines
     return (*lines, ("grpc-status-details-bin", base64_text(status.SerializeToString())))
 
 

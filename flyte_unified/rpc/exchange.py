@@ -28,6 +28,7 @@ class Exchange(abc.ABC):
         "query",
         "reply_headers",
         "started",
+        "token",
     )
 
     def __init__(self, *, method: str, target: str, headers: Headers, host: str, http_version: str) -> None:
@@ -39,6 +40,8 @@ class Exchange(abc.ABC):
         """Host and port that the caller used; empty if it named none."""
         self.http_version = http_version
         self.base_url = f"http://{host}"
+        self.token: str | None = None
+        """The run token that stood in the path. Here, and in no frame's locals: tracebacks are logged."""
         self.reply_headers: Headers = ()
         """Sent with any response: what the edge adds for the browser and for the caller's logs."""
         self.patient = False

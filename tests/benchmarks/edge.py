@@ -20,10 +20,10 @@ import grpc.aio
 from flyteidl2.project import project_service_pb2
 from flyteidl2.workflow import run_service_pb2
 
+from flyte_unified.cli.listen import listen
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.rpc.edge import Edge
-from flyte_unified.rpc.listener import bind
 from flyte_unified.rpc.registry import Registry
 
 _UNARY = "/flyteidl2.project.ProjectService/GetProject"
@@ -52,7 +52,7 @@ async def serve() -> None:
     registry.add("flyteidl2.project.ProjectService", Projects())
     registry.add("flyteidl2.workflow.RunService", Runs())
     edge = Edge(registry=registry, routes=[Route("GET", "/cpu", cpu)], identify=lambda token, headers: Identity())
-    await edge.start(bind(["127.0.0.1"], 0))
+    await edge.start(listen("127.0.0.1", 0))
     sys.stdout.write(f"{edge.port}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)

@@ -20,10 +20,10 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from flyte_unified.cli.listen import listen
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import Code, RpcError
 from flyte_unified.rpc.edge import Edge
-from flyte_unified.rpc.listener import bind
 from flyte_unified.rpc.registry import Registry
 from flyte_unified.rpc.timeouts import connect_timeout, grpc_timeout
 
@@ -158,7 +158,7 @@ async def serve() -> None:
         max_message_bytes=wanted.message_receive_limit or 64 << 20,
         compress_from_bytes=_COMPRESS_FROM_BYTES,
     )
-    await edge.start(bind(["127.0.0.1"], 0))
+    await edge.start(listen("127.0.0.1", 0))
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     answer = message("ServerCompatResponse")(host="127.0.0.1", port=edge.port).SerializeToString()
