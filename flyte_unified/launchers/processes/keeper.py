@@ -45,9 +45,9 @@ from flyte_unified.launchers.processes.pump import QUIET
 from flyte_unified.launchers.processes.task import Task
 
 VERSION = 1
-_LOCK_SECONDS = 10
+_LOCK_SECONDS = 2
 _FIRST_LINGER = 15.0
-_LINGER = 3.0
+_LINGER = 2.0
 _DRAIN = 2.0
 _SOCKET_PATH = 100
 _FILL = 2 << 30
@@ -69,6 +69,7 @@ class Keeper:
         self._by_pid: dict[int, Task] = {}
         self._ended: dict[str, tuple[dict[str, Any], str]] = {}
         self._server: socket.socket | None = None
+        self._greeted = False
         self._frames = Frames()
         self._outgoing = bytearray()
         self._stopping: float | None = None
@@ -128,6 +129,7 @@ class Keeper:
         if self._server is not None:
             self._disconnect()
         self._server = connection
+        self._greeted = False
         self._frames = Frames()
         self._outgoing.clear()
         self._selector.register(connection, selectors.EVENT_READ, None)
@@ -160,7 +162,7 @@ class Keeper:
                 self._signal(list(self._tasks.values()), signal.SIGKILL)
 
     def _tell(self, message: dict[str, Any]) -> None:
-        if self._server is not None:
+        if self._server is not None and self._greeted:
             self._outgoing += Frames.pack(message)
             self._selector.modify(self._server, selectors.EVENT_READ | selectors.EVENT_WRITE, None)
 
@@ -196,6 +198,7 @@ class Keeper:
             self._tell({"error": f"{type(error).__name__}: {error}", "verb": verb, "id": work})
 
     def _welcome(self, message: dict[str, Any]) -> None:
+        self._greeted = True
         running = [{"id": t.id, "pid": t.pid, "at": t.at} for t in self._tasks.values() if t.pid]
         exited = [record for record, _ in self._ended.values()]
         self._tell({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
@@ -453,9 +456,7 @@ def _listen(directory: str) -> tuple[socket.socket, str]:
     """A socket in ``directory``, or in a private directory where that path is too long for one."""
     path = f"{directory}/keeper.sock"
     if len(os.fsencode(path)) > _SOCKET_PATH:
-        import tempfile  # dear, and seldom needed
-
-        path = tempfile.mkdtemp(prefix="flyte-unified-", dir="/tmp") + "/keeper.sock"
+        path = _private(task.read_json(directory + "/keeper").get("socket", ""))
     listener = socket.socket(socket.AF_UNIX)
     if os.path.exists(path):
         os.unlink(path)
@@ -463,6 +464,21 @@ def _listen(directory: str) -> tuple[socket.socket, str]:
     os.chmod(path, 0o600)
     listener.listen(4)
     return listener, path
+
+
+def _private(earlier: str) -> str:
+    """The place of the socket of an earlier keeper that was killed, if it is ours alone, else a new one."""
+    import stat
+    import tempfile  # dear, and seldom needed
+
+    parent = os.path.dirname(earlier)
+    try:
+        found = os.lstat(parent)
+        if stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid():
+            return earlier
+    except FileNotFoundError:
+        pass
+    return tempfile.mkdtemp(prefix="flyte-unified-", dir="/tmp") + "/keeper.sock"
 
 
 def main() -> None:
@@ -495,6 +511,8 @@ def main() -> None:
         traceback.print_exc()
     finally:
         os.unlink(path)
+        if not path.startswith(directory):
+            os.rmdir(os.path.dirname(path))
         os._exit(0)
 
 

@@ -134,6 +134,8 @@ class ProcessLauncher:
     async def stop(self, grace: float) -> None:
         """End every task, SIGKILL after ``grace`` seconds, then the keeper. Nothing is left."""
         self._closing = True
+        if self._listening is None:
+            return
         self._stop_grace = grace
         self._send({"verb": "stop", "grace": grace})
         try:
@@ -211,8 +213,8 @@ class ProcessLauncher:
         )
         _, err = await process.communicate()
         if process.returncode:
-            text = err.decode(errors="replace")
-            raise Unavailable(f"the keeper of local processes cannot be started: {text or process.returncode}")
+            text = err.decode(errors="replace") or "another keeper has the directory and does not answer"
+            raise Unavailable(f"the keeper of local processes cannot be started: {text}")
 
     def _welcomed(self, welcome: dict[str, Any]) -> list[WorkEvent]:
         """Compare what the keeper has with what we know, and ask again for what it does not have."""
