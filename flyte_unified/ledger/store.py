@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
-from sqlalchemy import Row, bindparam, func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from flyte_unified.core.clock import Micros
@@ -85,7 +85,7 @@ _COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at
 
 def get_run(key: RunKey) -> Work[Run | None]:
     row = (yield _GET_RUN, _run_place(key)).one_or_none()
-    return _run(row) if row is not None else None
+    return run_from(row) if row is not None else None
 
 
 def get_action(key: ActionKey) -> Work[Action | None]:
@@ -125,7 +125,7 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
     if known is None and not new.chosen and new.run.request_id:
         place = {"_project": new.run.key.project, "_domain": new.run.key.domain, "_request_id": new.run.request_id}
         row = (yield _GET_RUN_BY_REQUEST, place).one_or_none()
-        known = _run(row) if row is not None else None
+        known = run_from(row) if row is not None else None
     if known is not None:
         if known.content != new.run.content:
             raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
@@ -263,7 +263,7 @@ _TASK_AT = _COLUMNS.index("task_project")
 _ACTION_FIELDS = [name for name in _COLUMNS[4:] if name not in {"task_project", "task_domain", "task_name", "task_version"}]
 
 
-def action_from(row: Row[Any]) -> Action:
+def action_from(row: Sequence[Any]) -> Action:
     """An action from the columns of ``actions``, in the table's order."""
     values = dict(zip(_ACTION_FIELDS, (*row[4:_TASK_AT], *row[_TASK_AT + 4 : len(_COLUMNS)]), strict=True))
     values["phase"] = Phase(values["phase"])
@@ -271,7 +271,8 @@ def action_from(row: Row[Any]) -> Action:
     return Action(key=ActionKey._make(row[:4]), task=TaskId._make(row[_TASK_AT : _TASK_AT + 4]), **values)
 
 
-def _run(row: Row[Any]) -> Run:
+def run_from(row: Sequence[Any]) -> Run:
+    """A run from the columns of ``runs``, in the table's order."""
     return Run(key=RunKey._make(row[:3]), **dict(zip(_RUN_FIELDS, row[3:], strict=True)))
 
 

@@ -15,6 +15,9 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import Ledger, Move, signal
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
+from flyte_unified.runs.groups import Groups
+from flyte_unified.runs.lists import Lister
+from flyte_unified.runs.watches import Watcher
 
 _ABORTED = "User requested abort"
 
@@ -26,6 +29,9 @@ class RunsHandlers:
         self._ledger = ledger
         self._creator = creator
         self._reader = reader
+        self._lister = Lister(ledger=ledger)
+        self._watcher = Watcher(ledger=ledger)
+        self._groups = Groups(ledger=ledger)
 
     async def create_run(
         self, message: run_service_pb2.CreateRunRequest, ctx: CallContext
@@ -99,6 +105,35 @@ class RunsHandlers:
         async with aclosing(self._reader.watch_cluster_events(key, message.attempt)) as batches:
             async for events in batches:
                 yield run_service_pb2.WatchClusterEventsResponse(cluster_events=events)
+
+    async def list_runs(self, message: run_service_pb2.ListRunsRequest, ctx: CallContext) -> run_service_pb2.ListRunsResponse:
+        return await self._lister.runs(message)
+
+    async def list_actions(
+        self, message: run_service_pb2.ListActionsRequest, ctx: CallContext
+    ) -> run_service_pb2.ListActionsResponse:
+        return await self._lister.actions(message)
+
+    async def watch_runs(
+        self, message: run_service_pb2.WatchRunsRequest, ctx: CallContext
+    ) -> AsyncGenerator[run_service_pb2.WatchRunsResponse]:
+        async with aclosing(self._watcher.runs(message)) as updates:
+            async for update in updates:
+                yield update
+
+    async def watch_actions(
+        self, message: run_service_pb2.WatchActionsRequest, ctx: CallContext
+    ) -> AsyncGenerator[run_service_pb2.WatchActionsResponse]:
+        async with aclosing(self._watcher.actions(message)) as updates:
+            async for update in updates:
+                yield update
+
+    async def watch_groups(
+        self, message: run_service_pb2.WatchGroupsRequest, ctx: CallContext
+    ) -> AsyncGenerator[run_service_pb2.WatchGroupsResponse]:
+        async with aclosing(self._groups.watch(message)) as updates:
+            async for update in updates:
+                yield update
 
     async def _abort(self, key: ActionKey, reason: str, ctx: CallContext) -> None:
         await self._ledger.move(key, Move(to=Phase.ABORTED, reason=reason or _ABORTED, principal=ctx.identity.subject))

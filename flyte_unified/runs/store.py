@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from sqlalchemy import ColumnElement, LargeBinary, Select, and_, exists, literal, null, select
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.filters import INTEGER, TIME, Condition, enumeration
 from flyte_unified.core.ids import RunKey
+from flyte_unified.core.paging import Listing
+from flyte_unified.core.phases import Phase
+from flyte_unified.db import lists
 from flyte_unified.db.api import Work
-from flyte_unified.db.tables import runs
+from flyte_unified.db.lists import Field
+from flyte_unified.db.tables import actions, runs
+from flyte_unified.ledger.api import Action, ActionType, Run, action_from, run_from
+from flyte_unified.runs.scopes import RunScope
+
+_LEFT_OUT: dict[str, ColumnElement[Any]] = {"error": null(), "value": null(), "record": literal(b"", LargeBinary)}
+_LIGHT = [_LEFT_OUT.get(column.name, column) for column in actions.columns]
+"""An action's columns without what only its details show."""
+_WITH_ERROR = [column if column.name == "error" else _LEFT_OUT.get(column.name, column) for column in actions.columns]
+_SIZE = len(_LIGHT)
+_SAME_RUN = and_(runs.c.project == actions.c.project, runs.c.domain == actions.c.domain, runs.c.run == actions.c.run)
+_LABELS = "labels."
+
+_phase, _action_type = enumeration(Phase), enumeration(ActionType)
+_FIELDS = {
+    "project": Field(actions.c.project),
+    "domain": Field(actions.c.domain),
+    "run_name": Field(actions.c.run),
+    "phase": Field(actions.c.phase, _phase),
+    "action_type": Field(actions.c.action_type, _action_type),
+    "group": Field(actions.c.group_name),
+    "task_project": Field(actions.c.task_project),
+    "task_domain": Field(actions.c.task_domain),
+    "task_name": Field(actions.c.task_name),
+    "task_version": Field(actions.c.task_version),
+    "task_type": Field(actions.c.task_type),
+    "function_name": Field(actions.c.task_name),
+    "short_name": Field(actions.c.short_name),
+    "environment_name": Field(actions.c.environment_name),
+    "queue": Field(actions.c.queue),
+    "attempts": Field(actions.c.attempt, INTEGER),
+    "cache_status": Field(actions.c.cache_status, INTEGER),
+    "created_at": Field(actions.c.created_at, TIME),
+    "updated_at": Field(actions.c.updated_at, TIME),
+    "started_at": Field(actions.c.started_at, TIME, nullable=True),
+    "ended_at": Field(actions.c.ended_at, TIME, nullable=True),
+    "duration_ms": Field((actions.c.ended_at - actions.c.created_at) // 1000, INTEGER, nullable=True),
+}
+_ACTION_FIELDS = _FIELDS | {
+    "name": Field(actions.c.name),
+    "parent": Field(actions.c.parent, nullable=True),
+    "parent_name": Field(actions.c.parent, nullable=True),
+    "parent_action_name": Field(actions.c.parent, nullable=True),
+}
+_RUN_FIELDS = _FIELDS | {
+    "name": Field(actions.c.run),
+    "created_by": Field(runs.c.created_by),
+    "created_by_subject": Field(runs.c.created_by),
+    "run_source": Field(runs.c.source, INTEGER),
+}
+
+
+def action_field(name: str) -> Field | None:
+    """What lists of a run's actions are filtered and sorted by."""
+    return _ACTION_FIELDS.get(name)
+
+
+def run_field(name: str) -> Field | None:
+    """What lists of runs are filtered and sorted by; ``labels.<key>`` is a label, absent where a run has none."""
+    if name.startswith(_LABELS) and not set(name) & {'"', "\\"}:
+        return Field(runs.c.labels[name.removeprefix(_LABELS)].as_string(), nullable=True)
+    return _RUN_FIELDS.get(name)
 
 
 def made_by(project: str, domain: str, request_id: str) -> Work[RunKey | None]:
@@ -14,3 +83,77 @@ def made_by(project: str, domain: str, request_id: str) -> Work[RunKey | None]:
     statement = select(runs.c.run).where(runs.c.project == project, runs.c.domain == domain, runs.c.request_id == request_id)
     row = (yield statement).one_or_none()
     return RunKey(project, domain, row.run) if row is not None else None
+
+
+def list_runs(scope: RunScope, page: Listing, *, paused: bool) -> Work[tuple[list[tuple[Run, Action]], str]]:
+    """A page of runs with their root actions, and the next page's token. ``paused``: with an action that waits."""
+    statement = _runs(scope)
+    if paused:
+        waiting = actions.alias()
+        statement = statement.where(
+            exists().where(
+                *(waiting.c[name] == actions.c[name] for name in ("project", "domain", "run")),
+                waiting.c.phase == int(Phase.PAUSED),
+            )
+        )
+    rows, token = lists.cut((yield lists.apply(statement, page, run_field)).all(), page)
+    return [_run_and_root(row) for row in rows], token
+
+
+def newest_runs(scope: RunScope, limit: int) -> Work[list[tuple[Run, Action]]]:
+    newest = (actions.c.created_at.desc(), actions.c.project.desc(), actions.c.domain.desc(), actions.c.run.desc())
+    rows = (yield _runs(scope).order_by(*newest).limit(limit)).all()
+    return [_run_and_root(row) for row in rows]
+
+
+def list_actions(run: RunKey, page: Listing) -> Work[tuple[list[Action], str]]:
+    """A page of a run's actions, and the next page's token."""
+    statement = select(*_LIGHT).where(*_of_run(run))
+    rows, token = lists.cut((yield lists.apply(statement, page, action_field)).all(), page)
+    return [action_from(row) for row in rows], token
+
+
+def actions_after(run: RunKey, name: str, limit: int) -> Work[list[Action]]:
+    """A run's actions in the order of their names, from past ``name`` on."""
+    statement = select(*_LIGHT).where(*_of_run(run), actions.c.name > name).order_by(actions.c.name).limit(limit)
+    return [action_from(row) for row in (yield statement).all()]
+
+
+def roots(
+    scope: RunScope,
+    conditions: Sequence[Condition],
+    *,
+    since: Micros,
+    until: Micros | None,
+    tasks: Collection[str] | None,
+    limit: int,
+) -> Work[list[tuple[Run, Action]]]:
+    """Root actions with their errors, newest first, begun between two times (inclusive); ``tasks``: of these names only."""
+    statement = _runs(scope, _WITH_ERROR).where(actions.c.created_at >= since, *lists.where(conditions, run_field))
+    if until is not None:
+        statement = statement.where(actions.c.created_at <= until)
+    if tasks is not None:
+        statement = statement.where(actions.c.task_name.in_(tasks))
+    newest = (actions.c.created_at.desc(), actions.c.run.desc())
+    return [_run_and_root(row) for row in (yield statement.order_by(*newest).limit(limit)).all()]
+
+
+def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT) -> Select[Any]:
+    asked = (
+        (actions.c.project, scope.project),
+        (actions.c.domain, scope.domain),
+        (actions.c.task_project, scope.task.project),
+        (actions.c.task_domain, scope.task.domain),
+        (actions.c.task_name, scope.task.name),
+        (actions.c.task_version, scope.task.version),
+    )
+    where = [column == value for column, value in asked if value]
+    return select(*columns, *runs.columns).join(runs, _SAME_RUN).where(actions.c.parent.is_(None), *where)
+
+
+def _of_run(run: RunKey) -> tuple[ColumnElement[bool], ...]:
+    return (actions.c.project == run.project, actions.c.domain == run.domain, actions.c.run == run.run)
+
+
+def _run_and_root(row: Sequence[Any]) -> tuple[Run, Action]:
+    return run_from(row[_SIZE : _SIZE + len(runs.columns)]), action_from(row[:_SIZE])
