@@ -75,7 +75,7 @@ def test_what_is_left_behind_is_an_error(outcome):
             threading.Thread(target=end.wait, name="stray", daemon=True).start()
 
         def test_process():
-            kept.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+            kept.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
 
         async def test_unread_error():
             asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -83,10 +83,11 @@ def test_what_is_left_behind_is_an_error(outcome):
 
         def test_tidy():
             end.set()
+            kept.pop().wait()
         """.replace("\n        ", "\n")
     )
     result.assert_outcomes(passed=5, errors=4)
-    result.stdout.fnmatch_lines_random(["*task stray*", "*thread stray*", "*process *input()*", "*ZeroDivisionError*"])
+    result.stdout.fnmatch_lines_random(["*task stray*", "*thread stray*", "*process *sleep(60)*", "*ZeroDivisionError*"])
 
 
 def test_a_coroutine_nobody_awaited_is_an_error(outcome):
