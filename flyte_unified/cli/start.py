@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flyte_unified import __version__
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held, temporary
-from flyte_unified.cli.listen import listen, port_of
+from flyte_unified.rpc.sockets import listen, port_of
 from flyte_unified.settings import Settings
 
 if TYPE_CHECKING:

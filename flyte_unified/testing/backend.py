@@ -16,7 +16,7 @@ from typing import Any
 from flyteidl2.project import project_service_pb2
 
 from flyte_unified.manager import Manager
-from flyte_unified.rpc.listener import bind
+from flyte_unified.rpc.sockets import listen
 from flyte_unified.settings import Settings, load
 
 _START_SECONDS = 30.0
@@ -37,7 +37,7 @@ async def running(values: Mapping[str, Any] | None = None, *, directory: Path | 
     """A server in this event loop. ``directory`` keeps its data afterwards; else it is temporary."""
     with tempfile.TemporaryDirectory(prefix="flyte-", ignore_cleanup_errors=True) as temporary:
         settings = settings_in(directory or Path(temporary), values)
-        manager = Manager(settings, sockets=bind(["127.0.0.1", "::1"], settings.server.port))
+        manager = Manager(settings, sockets=listen(settings.server.host, settings.server.port))
         try:
             await manager.start()
             yield manager

@@ -20,11 +20,11 @@ import grpc.aio
 from flyteidl2.project import project_service_pb2
 from flyteidl2.workflow import run_service_pb2
 
-from flyte_unified.cli.listen import listen
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.registry import Registry
+from flyte_unified.rpc.sockets import listen
 
 _UNARY = "/flyteidl2.project.ProjectService/GetProject"
 _STREAM = "/flyteidl2.workflow.RunService/WatchRunDetails"

@@ -20,11 +20,11 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from flyte_unified.cli.listen import listen
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import Code, RpcError
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.registry import Registry
+from flyte_unified.rpc.sockets import listen
 from flyte_unified.rpc.timeouts import connect_timeout, grpc_timeout
 
 PACKAGE = "connectrpc.conformance.v1"

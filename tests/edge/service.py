@@ -11,11 +11,11 @@ from flyteidl2.project import project_service_pb2
 from flyteidl2.workflow import internal_run_service_pb2, run_service_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from flyte_unified.cli.listen import listen
 from flyte_unified.core.context import CallContext, Headers, Identity
 from flyte_unified.core.errors import FailedPrecondition, PermissionDenied
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.registry import Registry
+from flyte_unified.rpc.sockets import listen
 
 TOKEN = "run-token-of-a0"
 GET_PROJECT = "/flyteidl2.project.ProjectService/GetProject"
@@ -30,6 +30,7 @@ class Projects:
     def __init__(self) -> None:
         self.context: CallContext | None = None
         self.began = asyncio.Event()
+        self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def get_project(self, message: Any, ctx: CallContext) -> Any:
@@ -46,6 +47,9 @@ class Projects:
             case "headers":
                 ctx.response_headers.append(("x-head", "1"))
                 ctx.response_trailers.append(("x-tail", "2"))
+            case "hold":
+                self.began.set()
+                await self.release.wait()
             case "wait":
                 await self._wait()
         return project_service_pb2.GetProjectResponse(project={"id": message.id, "description": "d" * len(message.id)})

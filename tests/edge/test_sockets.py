@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from flyte_unified.cli.listen import listen, port_of
 from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.rpc.sockets import listen, port_of
 
 
 def _has_ipv6() -> bool:
