@@ -255,7 +255,7 @@ class Server:
         env = {"_U_ORG_NAME": "o", "FLYTE_INTERNAL_EXECUTION_PROJECT": "p", "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d"}
         env |= {"_U_RUN_BASE": scratch, "_U_EP_OVERRIDE": "http://127.0.0.1:9", "_U_INSECURE": "true"}
         env |= {"_U_USE_ACTIONS": "1", "DO_NOT_TRACK": "1", "FSSPEC_FILE_AUTO_MKDIR": "1"}
-        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": "", "learn": True}
+        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"], "learn": True}
         order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
         if (pid := os.fork()) == 0:
             signal.alarm(_CANARY_SECONDS)
@@ -341,7 +341,7 @@ class Server:
             _reset(order)
             self._background.start()
             status = _run(order)
-            if order["learn"]:
+            if order.get("learn"):
                 self._report(order["home"], set(sys.modules) - before)
         except BaseException:
             import traceback
@@ -361,15 +361,25 @@ def _standard(name: str) -> bool:
 
 
 def _check_single(cause: str) -> None:
+    """Raise unless this process has one thread. One that was joined takes a moment longer to leave the system."""
     import threading
+    import time
 
-    try:
-        count = len(os.listdir("/proc/self/task"))
-    except FileNotFoundError:
-        count = threading.active_count()
+    deadline = time.monotonic() + 1
+    while (count := _threads()) > 1 and threading.active_count() == 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
     if count > 1:
         names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
         raise _Unfit(f"importing {cause or 'the SDK'} started a thread {names}", cause)
+
+
+def _threads() -> int:
+    import threading
+
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return threading.active_count()
 
 
 def _resident() -> int:

@@ -77,6 +77,7 @@ class Keeper:
         self._quit_at = time.monotonic() + _FIRST_LINGER
         self._pool = Pool(
             directory=directory,
+            boot=self._boot,
             selector=self._selector,
             nofile=self._nofile,
             message=self._hear_fork_server,
@@ -109,6 +110,8 @@ class Keeper:
             if self._server is None and not self._tasks and now >= self._quit_at:
                 self._over = True
         self._pool.close()
+        for orphan in self._kill_orphans():
+            os.waitpid(orphan, 0)
 
     def _timeout(self) -> float | None:
         times = [self._timers[0][0]] if self._timers else []
@@ -212,7 +215,7 @@ class Keeper:
         if ended := self._ended.get(order["id"]):
             return self._tell({"exited": ended[0]})
         if work := self._tasks.get(order["id"]):
-            return self._tell({"started": work.id, "pid": work.pid, "at": work.at}) if work.pid else None
+            return self._tell_started(work) if work.pid else None
         home = f"{self._directory}/work/{order['id']}@{time.time_ns()}"  # never used again: see Task
         order |= {"home": home, "boot": self._boot, "nofile": self._nofile}
         work = Task(home, order)
@@ -236,11 +239,15 @@ class Keeper:
             return self._exited(work, None, [0, 0, 0])
         return self._started(work, pid)
 
-    def _started(self, work: Task, pid: int) -> None:
+    def _tell_started(self, work: Task) -> None:
+        self._tell({"started": work.id, "pid": work.pid, "at": work.at, "warm": work.warm})
+
+    def _started(self, work: Task, pid: int, *, warm: bool = False) -> None:
         work.pid = pid
+        work.warm = warm
         work.at = time.time_ns() // 1000
         self._by_pid[pid] = work
-        self._tell({"started": work.id, "pid": pid, "at": work.at})
+        self._tell_started(work)
         if work.doomed:
             self._signal([work], work.doomed)
         if work.memory_limit:
@@ -310,7 +317,7 @@ class Keeper:
         self._reap()
 
     def _reap(self) -> None:
-        unknown = False
+        reaped = False
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -323,16 +330,20 @@ class Keeper:
                 self._exited(work, status, [usage.ru_maxrss, usage.ru_utime, usage.ru_stime])
             else:
                 self._pool.gone(pid)
-            unknown = True
-        if unknown and facts.LINUX:
+            reaped = True
+        if reaped:
             self._kill_orphans()
 
-    def _kill_orphans(self) -> None:
+    def _kill_orphans(self) -> set[int]:
+        """Returns the children that are none of ours: what tasks, or fork servers that failed, have left."""
+        if not facts.LINUX:
+            return set()
         known = self._pool.pids | self._by_pid.keys()
         if orphans := set(facts.children(os.getpid())) - known:
             processes = facts.table()
             for orphan in orphans:
                 task.signal_all(facts.tree(orphan, processes) - known, signal.SIGKILL)
+        return orphans
 
     def _exited(self, work: Task, status: int | None, usage: list[float]) -> None:
         """The task's own process is gone; its output may still be on the way."""
@@ -382,7 +393,7 @@ class Keeper:
         if work is None:
             return None
         if "forked" in message:
-            self._started(work, message["pid"])
+            self._started(work, message["pid"], warm=True)
         elif "ended" in message:
             self._by_pid.pop(work.pid, None)
             self._exited(work, message["status"], message["usage"])
@@ -390,7 +401,7 @@ class Keeper:
             self._tell({"differs": server.key, "names": message["names"]})
             self._start_cold(work.request)
         elif not task.void(work.home) and (pid := task.identity(work.home)["pid"]):
-            self._started(work, pid)  # forked, but the server died before it could say so: it is our child now
+            self._started(work, pid, warm=True)  # forked, but the server died before it could say so: it is our child now
         else:
             self._exited(work, None, [0, 0, 0])
         return None
@@ -399,7 +410,7 @@ class Keeper:
 
     def _adopt(self) -> None:
         """Take over what an earlier keeper left."""
-        task.remove(f"{self._directory}/servers")
+        self._pool.clear()
         root = f"{self._directory}/work"
         os.makedirs(root, exist_ok=True)
         for name in os.listdir(root):

@@ -270,7 +270,7 @@ class ProcessLauncher:
             self._settle(message["accepted"], None)
         elif "started" in message:
             self._begun(message["started"], message["pid"])
-            self._on_event(Started(message["started"], message["pid"], message["at"]))
+            self._on_event(Started(message["started"], message["pid"], message["at"], message["warm"]))
         elif "exited" in message:
             event = _exited(message["exited"])
             self._ended(event.id)

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from flyte_unified.launchers.processes import facts
 from flyte_unified.launchers.processes.forkserver import Frames
-from flyte_unified.launchers.processes.task import remove
+from flyte_unified.launchers.processes.task import read_json, remove, signal_all, write_json
 
 _MAXIMUM = 4
 _SPARE = 2
@@ -46,13 +47,15 @@ class Pool:
         self,
         *,
         directory: str,
+        boot: str,
         selector: selectors.BaseSelector,
         nofile: tuple[int, int],
         message: Callable[[ForkServer, dict[str, Any]], None],
         cold: Callable[[dict[str, Any]], None],
         unfit: Callable[[str, str], None],
     ) -> None:
-        self._directory = directory
+        self._directory = directory + "/servers"
+        self._boot = boot
         self._selector = selector
         self._nofile = nofile
         self._message = message
@@ -70,6 +73,14 @@ class Pool:
     def deadline(self) -> float | None:
         """When the oldest server that is not ready is given up."""
         return min((s.started + _READY_SECONDS for s in self._servers if not s.ready), default=None)
+
+    def clear(self) -> None:
+        """End the servers that an earlier keeper has left, with what they are just trying out."""
+        for path, _, files in os.walk(self._directory):
+            for who in (read_json(f"{path}/{name}") for name in ("server", "pid") if name in files):
+                if who and who["boot"] == self._boot and facts.start_time(who["pid"]) == who["start"]:
+                    signal_all([who["pid"]], signal.SIGKILL)
+        remove(self._directory)
 
     def prepare(self, config: dict[str, Any]) -> None:
         """Have a server for ``config["key"]``."""
@@ -116,9 +127,13 @@ class Pool:
                 self._give_up(server.key, f"the fork server was not ready after {_READY_SECONDS} seconds")
 
     def close(self) -> None:
-        """Let every server go; what they started goes on."""
-        for server in list(self._servers):
-            self._drop(server)
+        """End every server; what they started goes on."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self.pids:
+            os.waitpid(pid, 0)
+        for server in self._servers:
+            remove(server.scratch)
 
     def _of(self, key: str) -> list[ForkServer]:
         return [server for server in self._servers if server.key == key]
@@ -127,10 +142,11 @@ class Pool:
         self._evict()
         config = self._configs[key]
         ours, theirs = socket.socketpair()
-        config = {**config, "scratch": f"{self._directory}/servers/{key}-{time.monotonic_ns()}"}
+        config = {**config, "boot": self._boot, "scratch": f"{self._directory}/{key}-{time.monotonic_ns()}"}
         os.makedirs(config["scratch"])
         pid = self._spawn(config, theirs.fileno())
         theirs.close()
+        write_json(config["scratch"] + "/server", {"pid": pid, "start": facts.start_time(pid), "boot": self._boot})
         ours.sendall(Frames.pack(config))
         ours.setblocking(False)
         server = ForkServer(key, pid, ours, scratch=config["scratch"])

@@ -33,6 +33,7 @@ class Task:
         self.home = home
         self.memory_limit: int = order["memory_limit"]
         self.pid = 0
+        self.warm = False
         self.at = 0
         """When it was started, microseconds since the epoch."""
         self.exit: dict[str, Any] | None = None

@@ -37,6 +37,8 @@ class Started:
     id: str
     pid: int
     at: int
+    warm: bool = False
+    """It came from a fork server."""
 
 
 @dataclass(frozen=True, slots=True)

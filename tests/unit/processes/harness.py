@@ -14,14 +14,11 @@ from typing import Any
 import psutil
 
 from flyte_unified.launchers.processes import logs
-from flyte_unified.launchers.processes.interpreters import Interpreters
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, Started, WorkEvent
 
 PYTHON = Path(sys.executable)
 _PATIENCE = 30.0
-_INTERPRETERS = Interpreters()
-"""Shared, so that each test does not ask the interpreter again what it is."""
 
 
 class Processes:
@@ -41,7 +38,6 @@ class Processes:
             ephemeral=ephemeral,
             on_event=self.on_event,
             logger=logger,
-            interpreters=_INTERPRETERS,
             fork=fork,
         )
 

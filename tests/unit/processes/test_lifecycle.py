@@ -154,7 +154,7 @@ while not os.path.exists("go"): time.sleep(0.01)"""
 
 async def test_a_task_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
     """After the grace period comes SIGKILL."""
-    code = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('no', flush=True)); {SLEEP}"
+    code = f"import os, signal; signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n')); {SLEEP}"
     async with processes(tmp_path) as server:
         await server.python("a", code.replace("time.sleep(600)", "[time.sleep(600) for _ in range(9)]"))
         await server.says("a", "ready")
