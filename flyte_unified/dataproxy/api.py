@@ -8,12 +8,16 @@ from flyteidl2.task import task_definition_pb2
 
 from flyte_unified.dataproxy.bundles import code_bundle
 from flyte_unified.dataproxy.inputs import cache_key, check_inputs, fill_defaults, inputs_hash
+from flyte_unified.dataproxy.logs import Line, LogTail
+from flyte_unified.dataproxy.translator.values import json_of
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.storage.api import join
 
 __all__ = [
     "INPUTS",
     "OUTPUTS",
+    "Line",
+    "LogTail",
     "Specs",
     "cache_key",
     "check_inputs",
@@ -21,6 +25,7 @@ __all__ = [
     "file_in",
     "fill_defaults",
     "inputs_hash",
+    "json_of",
 ]
 
 INPUTS = "inputs.pb"

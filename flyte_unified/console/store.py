@@ -1,0 +1,207 @@
+"""The console's SQL: queries only, as pieces of work (see ``db.api``). Every list is bounded and goes on where it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.ids import ROOT_ACTION, ActionKey, RunKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Work
+from flyte_unified.db.tables import actions
+from flyte_unified.ledger.api import ActionType
+
+RUNS = 50
+"""Runs on a page."""
+CHILDREN = 200
+"""Children of one action on a page."""
+_BELOW = 25
+"""Children of each action further down."""
+_ROWS = 300
+"""Actions on a page, all levels together."""
+_LEVELS = 8
+_LINE = 6
+
+
+class Scope(NamedTuple):
+    """Whose runs: of everything, of a project and domain, or of one of its tasks."""
+
+    project: str = ""
+    domain: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An action as lists show it."""
+
+    key: ActionKey
+    parent: str | None
+    action_type: ActionType
+    group_name: str
+    phase: Phase
+    attempt: int
+    cache_status: int
+    created_at: Micros
+    started_at: Micros | None
+    ended_at: Micros | None
+    task_name: str
+    short_name: str
+
+    @property
+    def title(self) -> str:
+        return self.short_name or self.task_name or self.key.name
+
+
+class RunMark(NamedTuple):
+    """The last run of a page; the next page begins behind it."""
+
+    created_at: int
+    project: str
+    domain: str
+    run: str
+
+
+class ActionMark(NamedTuple):
+    """The last action of a page."""
+
+    created_at: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """``children`` of every action shown, ``counts`` of all children there are; ``after`` where the first parent's go on."""
+
+    children: Mapping[str, Sequence[Listed]]
+    counts: Mapping[str, int]
+    after: ActionMark | None
+
+
+_LISTED = (
+    actions.c.project,
+    actions.c.domain,
+    actions.c.run,
+    actions.c.name,
+    actions.c.parent,
+    actions.c.action_type,
+    actions.c.group_name,
+    actions.c.phase,
+    actions.c.attempt,
+    actions.c.cache_status,
+    actions.c.created_at,
+    actions.c.started_at,
+    actions.c.ended_at,
+    actions.c.task_name,
+    actions.c.short_name,
+)
+_RUN_ORDER = (actions.c.created_at, actions.c.project, actions.c.domain, actions.c.run)
+_ACTION_ORDER = (actions.c.created_at, actions.c.name)
+
+
+def recent_runs(scope: Scope, after: RunMark | None) -> Work[tuple[list[Listed], RunMark | None]]:
+    """The root actions of runs, the newest first, and where the next page begins, if there is one."""
+    # The keys alone are read from an index; whole rows only of those that are shown.
+    keys = select(*_RUN_ORDER).where(actions.c.parent.is_(None), *_scoped(scope))
+    if after is not None:
+        keys = keys.where(tuple_(*_RUN_ORDER) < tuple_(*after))
+    page = keys.order_by(*(column.desc() for column in _RUN_ORDER)).limit(RUNS + 1).subquery()
+    same = and_(*(actions.c[name] == page.c[name] for name in ("project", "domain", "run")), actions.c.name == ROOT_ACTION)
+    statement = select(*_LISTED).join(page, same).order_by(*(column.desc() for column in _RUN_ORDER))
+    rows = [_listed(row) for row in (yield statement).all()]
+    if len(rows) <= RUNS:
+        return rows, None
+    last = rows[RUNS - 1]
+    return rows[:RUNS], RunMark(last.created_at, *last.key.run_key)
+
+
+def line(key: ActionKey) -> Work[list[Listed]]:
+    """From the root down to the action itself; of a long line the root and the last few."""
+    found: list[Listed] = []
+    name: str | None = key.name
+    while name is not None:
+        row = (yield select(*_LISTED).where(_in_run(key.run_key), actions.c.name == name)).one()
+        found.append(_listed(row))
+        name = row.parent if len(found) < _LINE or row.parent is None else ROOT_ACTION
+    return found[::-1]
+
+
+def phase_counts(key: RunKey) -> Work[dict[Phase, int]]:
+    """How many actions of the run are in each phase."""
+    total = func.count().label("total")
+    statement = select(actions.c.phase, total).where(_in_run(key)).group_by(actions.c.phase).order_by(actions.c.phase)
+    return {Phase(row.phase): row.total for row in (yield statement).all()}
+
+
+def in_phase(key: RunKey, phase: Phase, after: ActionMark | None) -> Work[tuple[list[Listed], ActionMark | None]]:
+    """The actions of a run that are in ``phase``, in the order of their creation."""
+    statement = select(*_LISTED).where(_in_run(key), actions.c.phase == phase, *_past(after))
+    return _page([_listed(row) for row in (yield _ordered(statement, CHILDREN)).all()])
+
+
+def tree(top: ActionKey, after: ActionMark | None) -> Work[Tree]:
+    """What ``top`` started, and what that started, level by level, as far as a page has room."""
+    run = _in_run(top.run_key)
+    statement = select(*_LISTED).where(run, actions.c.parent == top.name, *_past(after))
+    level, more = _page([_listed(row) for row in (yield _ordered(statement, CHILDREN)).all()])
+    children: dict[str, list[Listed]] = {top.name: level}
+    shown = [top.name, *(child.key.name for child in level)]
+    for _ in range(_LEVELS):
+        room = _ROWS - len(shown)
+        if not level or room <= 0:
+            break
+        parents = [child.key.name for child in level]
+        level = [_listed(row) for row in (yield _below(run, parents, room)).all()]
+        shown += [child.key.name for child in level]
+        for child in level:
+            children.setdefault(child.parent or "", []).append(child)
+    total = func.count().label("total")
+    counted = select(actions.c.parent, total).where(run, actions.c.parent.in_(shown)).group_by(actions.c.parent)
+    counts = {row.parent: row.total for row in (yield counted).all()}
+    return Tree(children, counts, more)
+
+
+def _below(run: ColumnElement[bool], parents: Sequence[str], room: int) -> Select[Any]:
+    """The first children of each of ``parents``; where room is short, every parent's first before any parent's second."""
+    place = func.row_number().over(partition_by=actions.c.parent, order_by=_ACTION_ORDER).label("place")
+    ranked = select(*_LISTED, place).where(run, actions.c.parent.in_(parents)).subquery()
+    columns = [ranked.c[column.name] for column in _LISTED]
+    chosen = select(*columns).where(ranked.c.place <= _BELOW).order_by(ranked.c.place, ranked.c.created_at, ranked.c.name)
+    return chosen.limit(room)
+
+
+def _scoped(scope: Scope) -> list[ColumnElement[bool]]:
+    if scope.task:
+        names = (actions.c.task_project, actions.c.task_domain, actions.c.task_name)
+        return [column == value for column, value in zip(names, scope, strict=True)]
+    if scope.project:
+        return [actions.c.project == scope.project, actions.c.domain == scope.domain]
+    return []
+
+
+def _in_run(key: RunKey) -> ColumnElement[bool]:
+    return and_(actions.c.project == key.project, actions.c.domain == key.domain, actions.c.run == key.run)
+
+
+def _past(after: ActionMark | None) -> list[ColumnElement[bool]]:
+    return [tuple_(*_ACTION_ORDER) > tuple_(*after)] if after is not None else []
+
+
+def _ordered(statement: Select[Any], limit: int) -> Select[Any]:
+    return statement.order_by(*_ACTION_ORDER).limit(limit + 1)
+
+
+def _page(rows: list[Listed]) -> tuple[list[Listed], ActionMark | None]:
+    if len(rows) <= CHILDREN:
+        return rows, None
+    last = rows[CHILDREN - 1]
+    return rows[:CHILDREN], ActionMark(last.created_at, last.key.name)
+
+
+def _listed(row: Row[Any]) -> Listed:
+    values: tuple[Any, ...] = tuple(row)
+    return Listed(ActionKey._make(values[:4]), values[4], ActionType(values[5]), values[6], Phase(values[7]), *values[8:])
