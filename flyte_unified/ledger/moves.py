@@ -60,7 +60,7 @@ def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
     record = action.latest()
     _merge(record, move)
     if move.to != action.phase:
-        _enter(record, move.to, at)
+        at = _enter(record, move.to, at)
     return replace(
         action,
         phase=move.to,
@@ -88,7 +88,7 @@ def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_defi
     if move.details is not None:
         finished.MergeFrom(move.details)
     finished.error_info.CopyFrom(error_info(move.error))
-    _enter(finished, move.ended, at)
+    at = _enter(finished, move.ended, at)
     renewed = replace(
         action,
         phase=Phase.QUEUED,
@@ -127,8 +127,11 @@ def _merge(record: run_definition_pb2.ActionAttempt, move: Move) -> None:
         record.cache_metadata.CopyFrom(move.cache_source.cache_metadata)
 
 
-def _enter(record: run_definition_pb2.ActionAttempt, phase: Phase, at: Micros) -> None:
-    """Ends the phase that the record is in, and begins ``phase``; a terminal one ends the attempt."""
+def _enter(record: run_definition_pb2.ActionAttempt, phase: Phase, at: Micros) -> Micros:
+    """Ends the phase that the record is in, and begins ``phase``; a terminal one ends the attempt.
+
+    The time that is noted: ``at``, or when the last phase began where clocks disagree.
+    """
     if record.phase_transitions:
         last = record.phase_transitions[-1]
         at = Micros(max(at, micros(last.start_time)))
@@ -138,3 +141,4 @@ def _enter(record: run_definition_pb2.ActionAttempt, phase: Phase, at: Micros) -
     if phase.terminal:
         entered.end_time.CopyFrom(timestamp(at))
         record.end_time.CopyFrom(timestamp(at))
+    return at
