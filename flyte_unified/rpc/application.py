@@ -88,6 +88,8 @@ class Application:
                 origin = value
             elif name == "x-request-id":
                 exchange.reply_headers = (*exchange.reply_headers, (name, value))
+            elif name == "x-forwarded-proto" and value == "https":
+                exchange.base_url = f"https://{exchange.host}"
         if origin:
             exchange.reply_headers = (*exchange.reply_headers, *self._cors.headers(exchange, origin))
         if exchange.method == "OPTIONS":

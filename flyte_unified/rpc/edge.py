@@ -74,6 +74,7 @@ class Edge:
         self._servers: list[asyncio.Server] = []
         self._http1: Http1Server | None = None
         self._http2: set[Http2Connection] = set()
+        self._pending: set[Mux] = set()
         self._port = 0
 
     @property
@@ -101,17 +102,22 @@ class Edge:
         for server in self._servers:
             server.close()
         self._http1.drain()
-        for connection in list(self._http2):
-            connection.drain()
+        for http2 in tuple(self._http2):
+            http2.drain()
         await self._application.calls.stop(grace)
         await self._http1.shutdown(0.5)
-        for connection in list(self._http2):
-            connection.abort()
+        for http2 in tuple(self._http2):
+            http2.abort()
+        for mux in tuple(self._pending):
+            mux.abort()
         for server in self._servers:
             await server.wait_closed()
 
     def _connection(self) -> asyncio.Protocol:
-        return Mux(self._choose, seconds=self._patience.head)
+        assert self._http1 is not None
+        if self._http1.count + len(self._http2) + len(self._pending) >= self._max_connections:
+            return _Refuse()
+        return Mux(self._choose, self._pending, seconds=self._patience.head)
 
     def _choose(self, http2: bool) -> asyncio.Protocol:
         assert self._http1 is not None
@@ -120,3 +126,11 @@ class Edge:
         return Http2Connection(
             self._application, self._http2, idle_seconds=self._patience.idle, stall_seconds=self._patience.stall
         )
+
+
+class _Refuse(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()

@@ -153,6 +153,16 @@ class _Connection(RequestHandler):
         if not self.busy and not self._messages and self._head_timer is None:
             self._head_timer = self._loop.call_later(self._head_seconds, self.force_close)
 
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        # A client that speaks no HTTP is none of the server's faults: nothing to log.
+        response = web.Response(status=400, text="this is no HTTP request\n")
+        response.force_close()
+        return response
+
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -188,6 +198,11 @@ class Http1Server(web.Server):
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
         )
+
+    @property
+    def count(self) -> int:
+        """Of open connections."""
+        return len(self._connections)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol

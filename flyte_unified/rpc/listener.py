@@ -19,17 +19,20 @@ _KEEPALIVE_SECONDS = 60
 class Mux(asyncio.Protocol):
     """A new connection until its protocol is known. One that stays silent for ``seconds`` is dropped."""
 
-    __slots__ = ("_buffer", "_choose", "_seconds", "_timer", "_transport")
+    __slots__ = ("_buffer", "_choose", "_pending", "_seconds", "_timer", "_transport")
 
-    def __init__(self, choose: Callable[[bool], asyncio.Protocol], *, seconds: float) -> None:
+    def __init__(self, choose: Callable[[bool], asyncio.Protocol], pending: set[Mux], *, seconds: float) -> None:
         self._choose = choose
         """Given whether the client speaks HTTP/2."""
+        self._pending = pending
+        """Where this one is listed while it has the connection."""
         self._seconds = seconds
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._pending.add(self)
         self._timer = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
         _detect_dead_peers(transport.get_extra_info("socket"))
 
@@ -40,14 +43,21 @@ class Mux(asyncio.Protocol):
         if http2 and len(head) < len(PREFACE):
             self._buffer = data
             return
-        self._timer.cancel()
+        self._leave()
         protocol = self._choose(http2)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _leave(self) -> None:
         self._timer.cancel()
+        self._pending.discard(self)
 
 
 def _detect_dead_peers(connection: socket.socket | None) -> None:

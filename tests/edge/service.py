@@ -165,10 +165,25 @@ async def curl(*arguments: str) -> tuple[int, str, bytes]:
 
 async def http1(port: int, data: bytes) -> bytes:
     """What the server says to ``data``, until it hangs up."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
+    async with connected(port) as (reader, writer):
+        writer.write(data)
+        return await rest(reader)
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     try:
-        return await reader.read()
+        yield reader, writer
     finally:
         writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the other side has closed, gently or not."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
