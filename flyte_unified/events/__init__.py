@@ -1,0 +1,1 @@
+"""What others say happened to actions, judged by the ledger's one table of moves."""

@@ -4,6 +4,7 @@ from flyte_unified.ledger.births import EncodedSpec, task_action
 from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
 from flyte_unified.ledger.model import NO_TASK, Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
 from flyte_unified.ledger.moves import error_info, first_record, record_of
+from flyte_unified.ledger.records import merge
 from flyte_unified.ledger.service import Ledger
 from flyte_unified.ledger.signals import check_signal, signal
 from flyte_unified.ledger.store import action_from, run_from
@@ -32,6 +33,7 @@ __all__ = [
     "check_signal",
     "error_info",
     "first_record",
+    "merge",
     "record_of",
     "run_from",
     "signal",

@@ -10,6 +10,7 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.clock import Micros, micros, timestamp
 from flyte_unified.core.phases import Phase, legal
 from flyte_unified.ledger.model import Action, Failure, Move, Retry
+from flyte_unified.ledger.records import merge
 
 _KINDS = {
     execution_pb2.ExecutionError.USER: run_definition_pb2.ErrorInfo.KIND_USER,
@@ -86,7 +87,7 @@ def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_defi
     at = Micros(max(move.at if move.at is not None else now, action.created_at))
     finished = action.latest()
     if move.details is not None:
-        finished.MergeFrom(move.details)
+        merge(finished, move.details)
     finished.error_info.CopyFrom(error_info(move.error))
     at = _enter(finished, move.ended, at)
     renewed = replace(
@@ -114,7 +115,7 @@ def error_info(error: execution_pb2.ExecutionError) -> run_definition_pb2.ErrorI
 
 def _merge(record: run_definition_pb2.ActionAttempt, move: Move) -> None:
     if move.details is not None:
-        record.MergeFrom(move.details)
+        merge(record, move.details)
     if move.error is not None:
         record.error_info.CopyFrom(error_info(move.error))
     if move.output_uri:
