@@ -20,13 +20,13 @@ ErrorInfo = run_definition_pb2.ErrorInfo
 
 def event(phase: Phase, *, attempt: int = 1, at: int = 0, key: ActionKey = A0, **fields: Any) -> run_definition_pb2.ActionEvent:
     """``at`` in seconds after the test clock's beginning."""
-    message = run_definition_pb2.ActionEvent(id=key.idl("acme"), attempt=attempt, phase=int(phase), **fields)  # type: ignore[arg-type]
+    message = run_definition_pb2.ActionEvent(id=key.idl("acme"), attempt=attempt, phase=int(phase), **fields)
     message.updated_time.FromSeconds(1_700_000_100 + at)
     return message
 
 
 def failed(attempt: int, text: str = "no", *, kind: int = ErrorInfo.KIND_USER) -> run_definition_pb2.ActionEvent:
-    return event(Phase.FAILED, attempt=attempt, at=attempt * 10, error_info=ErrorInfo(message=text, kind=kind, code="Oops"))  # type: ignore[arg-type]
+    return event(Phase.FAILED, attempt=attempt, at=attempt * 10, error_info=ErrorInfo(message=text, kind=kind, code="Oops"))
 
 
 async def record(world: World, *events: run_definition_pb2.ActionEvent) -> None:
@@ -151,7 +151,7 @@ async def test_events_of_several_actions_come_together(world: World) -> None:
         (event(Phase.RUNNING, attempt=0), InvalidArgument, r"events\[1\]\.attempt"),
         (event(Phase.RUNNING, attempt=5000), InvalidArgument, "far beyond"),
         (event(Phase.RUNNING, key=R1.action("")), InvalidArgument, r"events\[1\]\.id\.name"),
-        (run_definition_pb2.ActionEvent(id=A0.idl(), attempt=1, phase=99), InvalidArgument, "no phase 99"),  # type: ignore[arg-type]
+        (run_definition_pb2.ActionEvent(id=A0.idl(), attempt=1, phase=99), InvalidArgument, "no phase 99"),
     ],
 )
 async def test_a_batch_with_a_wrong_event_is_refused(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flyteidl2.common import run_pb2 as common_run_pb2
 from flyteidl2.core import types_pb2
-from flyteidl2.task import common_pb2, run_pb2
+from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_service_pb2
 from google.protobuf.message import Message
 
@@ -37,7 +37,7 @@ def request(name: str = "", **fields: Message | None) -> run_service_pb2.CreateR
     else:
         message.project_id.organization, message.project_id.name, message.project_id.domain = ORG, "p", "development"
     for field, value in fields.items():
-        message.ClearField(field)  # type: ignore[arg-type]
+        message.ClearField(field)
         if value is not None:
             getattr(message, field).CopyFrom(value)
     return message
@@ -181,13 +181,13 @@ async def test_a_request_id_by_chance_the_same(world: World) -> None:
     assert len(names) == 5
 
 
-def _without_interface() -> Message:
+def _without_interface() -> task_definition_pb2.TaskSpec:
     spec = task_spec()
     spec.task_template.ClearField("interface")
     return spec
 
 
-def _offloaded(uri: str) -> Message:
+def _offloaded(uri: str) -> common_run_pb2.OffloadedInputData:
     return common_run_pb2.OffloadedInputData(uri=uri, inputs_hash="h")
 
 

@@ -165,7 +165,7 @@ async def test_what_does_not_exist_is_not_found(world: World) -> None:
 
 
 def _payload(**value: object) -> run_service_pb2.EventPayload:
-    return run_service_pb2.EventPayload(**value)  # type: ignore[arg-type]
+    return run_service_pb2.EventPayload(**value)
 
 
 async def _signal(world: World, key: ActionKey, payload: run_service_pb2.EventPayload, subject: str = "") -> None:

@@ -30,12 +30,12 @@ def _record(name: str, parent: str = "a0") -> internal_pb2.RecordActionRequest:
 
 
 def _status(key: ActionKey, phase: int, **fields: Any) -> internal_pb2.UpdateActionStatusRequest:
-    status = run_definition_pb2.ActionStatus(phase=phase, attempts=fields.pop("attempts", 0))  # type: ignore[arg-type]
+    status = run_definition_pb2.ActionStatus(phase=phase, attempts=fields.pop("attempts", 0))
     return internal_pb2.UpdateActionStatusRequest(action_id=key.idl("acme"), status=status, **fields)
 
 
 def _event(key: ActionKey, phase: Phase, **fields: Any) -> run_definition_pb2.ActionEvent:
-    return run_definition_pb2.ActionEvent(id=key.idl(), attempt=1, phase=int(phase), **fields)  # type: ignore[arg-type]
+    return run_definition_pb2.ActionEvent(id=key.idl(), attempt=1, phase=int(phase), **fields)
 
 
 async def test_an_action_is_recorded_once(world: World, internal: InternalRunsHandlers) -> None:

@@ -162,7 +162,7 @@ async def test_watches_of_actions_that_are_refused(world: World) -> None:
 
 
 def _groups(world: World, **fields: object) -> AsyncGenerator[run_service_pb2.WatchGroupsResponse]:
-    request = run_service_pb2.WatchGroupsRequest(**{"start_date": _EPOCH, **fields})  # type: ignore[arg-type]
+    request = run_service_pb2.WatchGroupsRequest(**{"start_date": _EPOCH, **fields})
     request.project_id.organization, request.project_id.name, request.project_id.domain = ORG, "p", "development"
     return world.handlers.watch_groups(request, context())
 
