@@ -190,6 +190,7 @@ class Server:
         try:
             self._preload()
             if self._config["single"]:
+                self._learn(self._config["learned"], trusted=False)
                 self._send({"ready": sorted(_read - _REAPPLIED)})
                 return self._serve_one()
             if self._config["canary"]:
@@ -220,6 +221,7 @@ class Server:
             for order in self._frames.feed(data):
                 if not self._refused(order):
                     self._send({"forked": order["id"], "pid": os.getpid()})
+                    order["learn"] = self._config["learned"]
                     self._become(order)
 
     def _preload(self) -> None:
@@ -238,7 +240,7 @@ class Server:
         except ImportError as error:
             raise _Unfit(f"{error}", "") from error
         self._background.stop()
-        _check_single("")
+        self._check_single("")
 
     def _canary(self) -> None:
         """Fork once and run a task of no content through the whole SDK, against an address where nobody listens."""
@@ -255,7 +257,8 @@ class Server:
         env = {"_U_ORG_NAME": "o", "FLYTE_INTERNAL_EXECUTION_PROJECT": "p", "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d"}
         env |= {"_U_RUN_BASE": scratch, "_U_EP_OVERRIDE": "http://127.0.0.1:9", "_U_INSECURE": "true"}
         env |= {"_U_USE_ACTIONS": "1", "DO_NOT_TRACK": "1", "FSSPEC_FILE_AUTO_MKDIR": "1"}
-        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"], "learn": True}
+        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"]}
+        order["learn"] = scratch + "/modules"
         order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
         if (pid := os.fork()) == 0:
             signal.alarm(_CANARY_SECONDS)
@@ -264,30 +267,31 @@ class Server:
         if status or not os.path.exists(scratch + "/outputs.pb"):
             with open(scratch + "/err") as file:
                 raise _Unfit(f"a forked task did not work: status {status}: {file.read()[-2000:]}", "")
-        self._learn(scratch)
+        self._learn(scratch + "/modules", trusted=True)
 
-    def _learn(self, home: str) -> None:
-        """Import what a child had to import, as far as it came with the SDK."""
+    def _learn(self, path: str, *, trusted: bool) -> None:
+        """Import what a child had to import. Unless it is ``trusted`` to have had no user code: as far as the SDK has
+        brought in the package itself, or Python has."""
         import gc
         import importlib
 
         try:
-            with open(home + "/modules") as file:
+            with open(path) as file:
                 names = file.read().split()
         except FileNotFoundError:
             return
         before = len(sys.modules)
-        known = {name.partition(".")[0] for name in sys.modules}
+        known = {name.partition(".")[0] for name in sys.modules} | sys.stdlib_module_names
         for name in names:
             if name in sys.modules or name in self._config["avoid"]:
                 continue
-            if name.partition(".")[0] not in known and not _standard(name) and home != self._config["scratch"]:
-                continue
-            try:
-                importlib.import_module(name)
-            except Exception:  # a module that only works where the child imported it
-                continue
-            _check_single(name)
+            if trusted or name.partition(".")[0] in known:
+                try:
+                    importlib.import_module(name)
+                except Exception:  # a module that only works where the child imported it
+                    continue
+                self._check_single(name)
+        _prebuild()
         if len(sys.modules) > before:  # the collector shall not touch, and so copy, pages that children share
             gc.collect()
             gc.freeze()
@@ -303,7 +307,7 @@ class Server:
         if self._refused(order):
             return
         self._forks += 1
-        order["learn"] = self._forks <= _LEARN
+        order["learn"] = order["home"] + "/modules" if self._forks <= _LEARN else ""
         pid = os.fork()
         if pid == 0:
             self._become(order)
@@ -320,7 +324,7 @@ class Server:
             self._send({"ended": order["id"], "status": status, "usage": spent})
             if order["learn"]:
                 try:
-                    self._learn(order["home"])
+                    self._learn(order["home"] + "/modules", trusted=False)
                 except _Unfit as unfit:
                     self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
                     self._config = {}
@@ -341,8 +345,8 @@ class Server:
             _reset(order)
             self._background.start()
             status = _run(order)
-            if order.get("learn"):
-                self._report(order["home"], set(sys.modules) - before)
+            if order["learn"]:
+                self._report(order["learn"], set(sys.modules) - before)
         except BaseException:
             import traceback
 
@@ -350,27 +354,52 @@ class Server:
         finally:
             os._exit(status)
 
-    def _report(self, home: str, names: set[str]) -> None:
+    def _report(self, path: str, names: set[str]) -> None:
         origins = {name: getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) for name in names}
-        with open(home + "/modules", "w") as file:
-            file.write("\n".join(n for n in sorted(names) if os.path.realpath(origins[n] or "").startswith(self._allowed)))
+        names = {name for name in names if os.path.realpath(origins[name] or "").startswith(self._allowed)}
+        with open(f"{path}.{os.getpid()}", "w") as file:
+            file.write("\n".join(sorted(names)))
+        os.replace(file.name, path)
+
+    def _check_single(self, cause: str) -> None:
+        """Raise unless this process has one thread. One that was joined takes a moment longer to leave the system."""
+        import threading
+        import time
+
+        if self._config["single"]:
+            return
+        deadline = time.monotonic() + 1
+        while (count := _threads()) > 1 and threading.active_count() == 1 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if count > 1:
+            names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+            raise _Unfit(f"importing {cause or 'the SDK'} started a thread {names}", cause)
 
 
-def _standard(name: str) -> bool:
-    return name.partition(".")[0] in sys.stdlib_module_names
+def _prebuild() -> None:
+    """Do once what the SDK does at each start and which comes out the same: half of what a forked task would still pay.
 
+    That is reading the trust store, twice, for a session that signs in, and asking which plugins are installed. Both
+    depend on the installation and the variables that are compared. All of it is private to the SDK: where a name has
+    changed, nothing is gained and nothing lost.
+    """
+    try:
+        sys.modules["flyte._utils.entry_points"]._installed_entry_points()
+        session: Any = sys.modules["flyte.remote._client.auth._session"]
+        session._supports_system_certs()
+        original = session.get_async_session
+        if getattr(original, "__module__", "") == __name__:
+            return
+        context = sys.modules["httpx"].create_ssl_context()
+    except (KeyError, AttributeError):
+        return
 
-def _check_single(cause: str) -> None:
-    """Raise unless this process has one thread. One that was joined takes a moment longer to leave the system."""
-    import threading
-    import time
+    def get_async_session(*args: Any, **kwargs: Any) -> Any:
+        if not args and kwargs.get("ca_cert_file_path") is None:
+            kwargs.setdefault("verify", context)
+        return original(*args, **kwargs)
 
-    deadline = time.monotonic() + 1
-    while (count := _threads()) > 1 and threading.active_count() == 1 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    if count > 1:
-        names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-        raise _Unfit(f"importing {cause or 'the SDK'} started a thread {names}", cause)
+    session.get_async_session = get_async_session
 
 
 def _threads() -> int:

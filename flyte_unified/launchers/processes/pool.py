@@ -142,7 +142,8 @@ class Pool:
         self._evict()
         config = self._configs[key]
         ours, theirs = socket.socketpair()
-        config = {**config, "boot": self._boot, "scratch": f"{self._directory}/{key}-{time.monotonic_ns()}"}
+        config = {**config, "boot": self._boot, "learned": f"{self._directory}/{key}.modules"}
+        config["scratch"] = f"{self._directory}/{key}-{time.monotonic_ns()}"
         os.makedirs(config["scratch"])
         pid = self._spawn(config, theirs.fileno())
         theirs.close()
