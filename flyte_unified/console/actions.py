@@ -23,6 +23,12 @@ _DEEPEST = 8
 _PACE = ((120, 2), (1200, 5))
 """A run younger than the first (seconds) is looked at as often as the second says."""
 _SLOWEST = 15
+_SOURCES = {
+    run_definition_pb2.RUN_SOURCE_WEB: "Browser",
+    run_definition_pb2.RUN_SOURCE_CLI: "SDK or command line",
+    run_definition_pb2.RUN_SOURCE_SCHEDULE_TRIGGER: "Schedule",
+    run_definition_pb2.RUN_SOURCE_ARTIFACT_TRIGGER: "Artifact",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +59,18 @@ def action_page(shown: Shown, *, now: int) -> Page:
         here = "page" if each.key == action.key else None
         crumbs.append(link(places.action(each.key), run if each.parent is None else each.title, aria_current=here))
     started = _started(shown, now=now)
-    aside = [attempts_section(shown.details, now=now), *(_values(values) for values in shown.values)]
+    attempts = attempts_section(shown.details, now=now)
+    values = [_values(each) for each in shown.values]
+    left, right = (started, [attempts, values]) if started is not None else (attempts, values)
     return Page(
         title=f"{phase_name(action.phase)}: {_title(action)}",
         crumbs=crumbs,
         body=[
             _head(shown, now=now),
             _trouble(action),
-            tag("div", started, tag("div", aside, class_="aside"), class_="columns") if started else aside,
+            tag("div", left, tag("div", right), class_="columns"),
         ],
-        refresh=_pace(now - shown.root.created_at) if not shown.root.phase.terminal else None,
+        refresh=_pace(now - shown.root.created_at) if not action.terminal else None,
     )
 
 
@@ -77,10 +85,6 @@ def _title(action: Action) -> str:
 def _head(shown: Shown, *, now: int) -> Content:
     action, run = shown.details.action, shown.run
     root = action.parent is None
-    created_by = run.created_by if root else ""
-    source = (
-        run_definition_pb2.RunSource.Name(run.source) if root and run.source in run_definition_pb2.RunSource.values() else ""
-    )
     return tag(
         "div",
         tag("p", "Run" if root else action.action_type.name.capitalize(), class_="kicker"),
@@ -98,8 +102,8 @@ def _head(shown: Shown, *, now: int) -> Content:
             ("Environment", action.environment_name),
             ("Group", action.group_name),
             ("Queue", action.queue),
-            ("Started by", created_by),
-            ("Started from", source.removeprefix("RUN_SOURCE_").replace("_", " ").capitalize() if run.source else ""),
+            ("Started by", run.created_by if root else None),
+            ("Started from", _SOURCES.get(run.source) if root else None),
         ),
         _labels(run.labels) if root else None,
         class_="head",
@@ -157,7 +161,7 @@ def _started(shown: Shown, *, now: int) -> Html | None:
     total = sum(shown.counts.values())
     if shown.chosen is not None:
         phase, actions, more = shown.chosen
-        heading = tag("h2", f"{phase_name(phase)} in this run")
+        heading = tag("h2", phase_name(phase), " ", tag("small", f"{shown.counts.get(phase, 0)} of {total} in the run"))
         rows = [_row(action, 0, shown.root, now=now) for action in actions]
         query = {"phase": phase.name.lower()}
     elif shown.tree is not None and shown.tree.children[shown.details.action.key.name]:
@@ -239,12 +243,11 @@ def _bar(action: Listed, root: Listed, *, now: int) -> Html:
 
     end = place(action.ended_at or now)
     begin = place(action.created_at)
-    middle = place(action.started_at) if action.started_at is not None else end
-    rects = [("wait", begin, middle), ("ran", middle, end if action.started_at is not None else middle)]
+    middle = begin if action.action_type is ActionType.TRACE else end if action.started_at is None else place(action.started_at)
     drawn = [
         tag("rect", class_=kind, x=f"{left:.2f}", width=f"{max(right - left, 0.6):.2f}", y=0, height=8)
-        for kind, left, right in rects
-        if right > left or kind == "ran"
+        for kind, left, right in (("wait", begin, middle), ("ran", middle, end))
+        if right > left
     ]
     return tag(
         "svg", drawn, viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true", class_=phase_class(action.phase)

@@ -22,11 +22,10 @@ _EVENTS = 20
 def attempts_section(details: Details, *, now: int) -> Html:
     """Every attempt, the latest first and open."""
     latest, *earlier = list(details.attempts)[: -_MOST - 1 : -1]
-    one = len(details.attempts) == 1
     left_out = len(details.attempts) - 1 - len(earlier)
     return tag(
         "section",
-        tag("h2", "Attempt" if one else "Attempts"),
+        tag("h2", "Attempts"),
         _attempt(latest, details, now=now, open_=True),
         [_attempt(record, details, now=now, open_=False) for record in earlier],
         tag("p", f"{left_out} earlier ones are not shown.", class_="empty") if left_out else None,
@@ -35,6 +34,7 @@ def attempts_section(details: Details, *, now: int) -> Html:
 
 
 def _attempt(record: run_definition_pb2.ActionAttempt, details: Details, *, now: int, open_: bool) -> Html:
+    action = details.action
     start = micros(record.start_time)
     end = micros(record.end_time) if record.HasField("end_time") else None
     summary = tag(
@@ -47,7 +47,7 @@ def _attempt(record: run_definition_pb2.ActionAttempt, details: Details, *, now:
         "details",
         summary,
         _links(record, details),
-        _error(record),
+        _error(record) if record.attempt != action.attempt or not action.terminal else None,
         _phases(record.phase_transitions, now=now),
         _events(record.cluster_events),
         open=open_,
@@ -71,6 +71,7 @@ def _links(record: run_definition_pb2.ActionAttempt, details: Details) -> Html |
 
 
 def _error(record: run_definition_pb2.ActionAttempt) -> Content:
+    """Of an attempt that was retried: the last one's stands at the top of the page."""
     if not record.HasField("error_info"):
         return None
     error = record.error_info

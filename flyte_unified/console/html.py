@@ -18,7 +18,7 @@ Content = str | int | None | Iterable["Content"]
 Attribute = str | int | bool | None
 """True writes the bare name; False and None leave the attribute out."""
 
-_VOID = frozenset({"meta", "rect", "br"})
+_VOID = frozenset({"meta"})
 
 
 def render(content: Content) -> Html:

@@ -99,7 +99,8 @@ def duration(micros: int) -> str:
         return f"{seconds:.1f} s"
     whole = int(seconds)
     unit, name, smaller, smaller_name = next(each for each in _UNITS if whole >= each[0])
-    return f"{whole // unit} {name} {whole % unit // smaller} {smaller_name}"
+    rest = whole % unit // smaller
+    return f"{whole // unit} {name} {rest} {smaller_name}" if rest else f"{whole // unit} {name}"
 
 
 def elapsed(start: int, end: int | None, *, now: int) -> str:

@@ -69,7 +69,7 @@ class WrittenLines:
 class Outline(HTMLParser):
     """What a page says: its text, links, headings and problems of its markup."""
 
-    VOID = frozenset({"meta", "rect", "br"})
+    VOID = frozenset({"meta"})
 
     def __init__(self) -> None:
         super().__init__()
