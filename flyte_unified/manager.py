@@ -24,6 +24,7 @@ from flyte_unified.console.pages import Pages
 from flyte_unified.core.clock import Clock, SystemClock
 from flyte_unified.core.errors import NotFound, Unimplemented
 from flyte_unified.core.http import Request, Response, Route
+from flyte_unified.core.ids import action_key
 from flyte_unified.dataproxy.downloads import Downloads
 from flyte_unified.dataproxy.handlers import ClusterHandlers, DataProxyHandlers, RunLogsHandlers
 from flyte_unified.dataproxy.logs import LogTail
@@ -31,6 +32,7 @@ from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.dataproxy.translator.handlers import TranslatorHandlers
 from flyte_unified.dataproxy.uploads import Uploads
 from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.events.handlers import EventsHandlers
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.controller import Controller, Options
 from flyte_unified.executor.machine import capacity
@@ -52,6 +54,7 @@ from flyte_unified.rpc.tokens import RunTokens
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
+from flyte_unified.runs.internal import InternalRunsHandlers
 from flyte_unified.settings import LOOPBACK, Settings
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.routes import data_routes
@@ -117,6 +120,7 @@ class Manager:
     async def start(self) -> None:
         """Ready when it returns. Raises what keeps it from starting; then call ``kill``."""
         await self._database.start()
+        await self._store.sweep()
         await self.projects.start()
         await self._cache.start()
         await self._edge.start(self._sockets)
@@ -169,6 +173,10 @@ class Manager:
         self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
         self.registry.add("flyteidl2.workflow.QueueService", QueueHandlers(actions=actions))
         self.registry.add("flyteidl2.workflow.StateService", StateHandlers(actions=actions, ledger=self._ledger))
+        events = EventsHandlers(ledger=self._ledger, admit=actions.admit)
+        self.registry.add("flyteidl2.workflow.EventsProxyService", events)
+        internal = InternalRunsHandlers(ledger=self._ledger, actions=actions)
+        self.registry.add("flyteidl2.workflow.InternalRunService", internal)
 
     def _add_runs(self, tasks: Tasks, reader: Reader, clock: Clock) -> None:
         creator = Creator(
@@ -204,7 +212,11 @@ class Manager:
         proxy = DataProxyHandlers(uploads=uploads, downloads=downloads, logs=logs, public_url=settings.server.public_url)
         self.registry.add("flyteidl2.dataproxy.DataProxyService", proxy)
         self.registry.add("flyteidl2.workflow.RunLogsService", RunLogsHandlers(logs=logs))
-        translator = TranslatorHandlers(action_uris=downloads.uris, trigger_inputs=_no_triggers, read_object=self._store.get)
+        translator = TranslatorHandlers(
+            action_uris=lambda action: reader.data_uris(action_key(action)),
+            trigger_inputs=_no_triggers,
+            read_object=self._store.get,
+        )
         self.registry.add("flyteidl2.workflow.TranslatorService", translator)
         self.registry.add("flyteidl2.cluster.ClusterService", ClusterHandlers())
         self.registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers())
