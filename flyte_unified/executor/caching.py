@@ -95,9 +95,7 @@ class Caching:
         _, run_spec = await self._settings(action)
         key = self._key(action, run_spec)
         try:
-            await self._catalog.store(
-                key, output_uri, source=action.key, attempt=action.attempt, overwrite=True
-            )
+            await self._catalog.store(key, output_uri, source=action.key, attempt=action.attempt, overwrite=True)
         except FlyteUnifiedError:
             _log.exception("a result could not be cached", action=str(action.key))
             return int(catalog_pb2.CACHE_PUT_FAILURE)

@@ -14,17 +14,17 @@ import structlog
 from flyteidl2.task import common_pb2
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_unified.core.clock import SECOND, Clock, Micros, seconds, timestamp
-from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound
+from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, Unavailable
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.executor import outcome, policy, reconcile
+from flyte_unified.executor import outcome, policy, reconcile, records
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
-from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Launcher, Started, WorkId
+from flyte_unified.launchers.api import INTERPRETER, Attempt, Event, Exit, Launcher, Started, WorkId
 from flyte_unified.ledger.api import Action, ActionType, Everything, Failure, Ledger, Move, Retry
-from flyte_unified.plugins.api import Process, Refusal, TaskContext, Timer
+from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Timer
 from flyte_unified.plugins.registry import describe
 from flyte_unified.storage.api import DataStore
 
@@ -91,7 +91,9 @@ class Controller:
         self._draining = False
         self._idle = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._dismissals: set[asyncio.Task[None]] = set()
         self._offset = 0
+        self._up_since = Micros(0)
         self._sleeps: tuple[reconcile.Sleep, ...] = ()
 
     @property
@@ -107,6 +109,7 @@ class Controller:
         """Takes up every live action and every process that outlived an earlier server."""
         ready = asyncio.Event()
         self._offset = self._wall_offset()
+        self._up_since = self._clock.now()
         self._loop_task = asyncio.create_task(self._run(ready), name="executor")
         await ready.wait()
         if self._loop_task.done():
@@ -131,7 +134,7 @@ class Controller:
     async def close(self) -> None:
         """Stops deciding; processes are left to the launcher."""
         self._draining = True
-        tasks = [live.worker for live in self._lives.values() if live.worker is not None]
+        tasks = [*self._dismissals, *(live.worker for live in self._lives.values() if live.worker is not None)]
         if self._loop_task is not None:
             tasks.append(self._loop_task)
         for live in self._lives.values():
@@ -145,32 +148,28 @@ class Controller:
     async def _run(self, ready: asyncio.Event) -> None:
         with self._ledger.changes.subscribe(Everything()) as subscription:
             try:
-                found = await self._launcher.start(self._on_event)
-                for action in await self._ledger.live():
-                    self._observe(action)
-                for event in found:
-                    await self._adopt(event)
+                await self._take_up()
             finally:
                 ready.set()
             while changed := await subscription.next():
                 for action in changed:
                     self._observe(action)
 
-    async def _adopt(self, event: Event) -> None:
-        """A process that an earlier server started: of a live attempt, or else to be ended."""
-        live = self._lives.get(event.id.action)
-        if live is None:
-            if isinstance(event, Started):
-                await self._launcher.kill(event.id, grace=self._options.kill_grace)
-            else:
-                await self._launcher.forget(event.id)
-            return
-        self._on_event(event)
-        if isinstance(event, Started) and live.view.slot is not Slot.HELD:
-            self._slots.hold(event.id.action, Claim(depth=live.view.action.depth))
-            live.see(slot=Slot.HELD)
-            if live.children:
-                self._slots.suspend(event.id.action)
+    async def _take_up(self) -> None:
+        """What an earlier server left: its processes first, as an action is judged by what is known of its process."""
+        found = await self._launcher.start(self._on_event)
+        for action in sorted(await self._ledger.live(), key=lambda action: action.depth):
+            self._add(action)
+        latest_first = sorted(found, key=lambda event: event.id.attempt, reverse=True)
+        strays = [event for event in latest_first if self._see(event) is None]
+        for live in [live for live in self._lives.values() if live.view.observed is not None]:
+            await self._prepare(live)
+            self._slots.hold(live.view.action.key, _claim(live.view))
+            self._hold(live)
+        for live in list(self._lives.values()):
+            self._poke(live)
+        for event in strays:
+            self._dismiss(event)
 
     # What happens
 
@@ -179,8 +178,7 @@ class Controller:
         if live is None:
             if action.terminal:
                 return
-            live = self._lives[action.key] = _Live(self._first_view(action))
-            self._count_child(action, +1)
+            live = self._add(action)
         else:
             before = live.view.action
             if before.version >= action.version:
@@ -192,11 +190,16 @@ class Controller:
                 self._count_child(action, -1)
         self._poke(live)
 
-    def _first_view(self, action: Action) -> View:
+    def _add(self, action: Action) -> _Live:
         timeout = 0.0
         if action.action_type is ActionType.CONDITION and action.spec is not None:
             timeout = seconds(run_definition_pb2.ConditionAction.FromString(action.spec).timeout)
-        return View(action=action, condition_timeout=timeout, draining=self._draining, sleeps=self._sleeps)
+        view = View(
+            action=action, condition_timeout=timeout, up_since=self._up_since, draining=self._draining, sleeps=self._sleeps
+        )
+        live = self._lives[action.key] = _Live(view)
+        self._count_child(action, +1)
+        return live
 
     def _count_child(self, child: Action, step: int) -> None:
         parent = self._lives.get(child.key.sibling(child.parent)) if child.parent is not None else None
@@ -210,24 +213,36 @@ class Controller:
             self._admit()
 
     def _on_event(self, event: Event) -> None:
+        if (live := self._see(event)) is None:
+            self._dismiss(event)
+        else:
+            self._poke(live)
+
+    def _see(self, event: Event) -> _Live | None:
+        """The action that this is news of; None when it is of an attempt that is over."""
         live = self._lives.get(event.id.action)
         if live is None:
-            if isinstance(event, Ended):
-                self._forget_later(event.id)
-            return
+            return None
         known = live.view.observed
-        if known is None or known.attempt != event.id.attempt:
+        if known is None or known.attempt < event.id.attempt:
             known = Observed(attempt=event.id.attempt, launched_at=event.at)
+        elif known.attempt > event.id.attempt:
+            return None
         if isinstance(event, Started):
-            known = replace(known, started_at=event.at, pid=event.pid, details=self._details(event))
+            link = self._options.log_link(event.id.action, event.id.attempt)
+            known = replace(known, started_at=event.at, pid=event.pid, details=records.begin(event, log=link))
         else:
             known = replace(known, ended_at=event.at, exit=event.exit)
         live.see(observed=known)
-        self._poke(live)
+        return live
 
-    def _forget_later(self, work: WorkId) -> None:
-        task = asyncio.get_running_loop().create_task(self._launcher.forget(work), name=f"forget {work}")
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    def _dismiss(self, event: Event) -> None:
+        """A process that nobody waits for: the end of one is forgotten, one that runs is ended."""
+        kill, forget = self._launcher.kill, self._launcher.forget
+        work = kill(event.id, grace=self._options.kill_grace) if isinstance(event, Started) else forget(event.id)
+        task = asyncio.create_task(work, name=f"dismiss {event.id}")
+        self._dismissals.add(task)
+        task.add_done_callback(self._dismissals.discard)
 
     def _poke(self, live: _Live) -> None:
         if live.worker is not None:
@@ -265,11 +280,7 @@ class Controller:
     def _arm(self, live: _Live, until: Micros | None) -> None:
         if until is not None:
             wait = max(0.0, (until - self._clock.now()) / SECOND)
-            live.timer = asyncio.get_running_loop().call_later(wait, self._wake, live)
-
-    def _wake(self, live: _Live) -> None:
-        live.timer = None
-        self._poke(live)
+            live.timer = asyncio.get_running_loop().call_later(wait, self._poke, live)
 
     def _disarm(self, live: _Live) -> None:
         if live.timer is not None:
@@ -312,9 +323,9 @@ class Controller:
         except (InvalidArgument, NotFound) as error:
             live.see(work=Refusal("BadTaskSpecification", error.message))
             return
-        if isinstance(work, Process) and not self._slots.fits(_claim(action, work)):
-            work = Refusal("ResourcesUnavailable", f"the task asks for {work.resources.gpu} GPU(s), more than this machine has")
         live.see(work=work, limits=limits, timer_seconds=timer)
+        if not self._slots.fits(claim := _claim(live.view)):
+            live.see(work=Refusal("ResourcesUnavailable", f"the task asks for {claim.gpu} GPU(s), more than this machine has"))
 
     async def _context(self, action: Action) -> TaskContext:
         run, run_spec = await self._ledger.run(action.key.run_key)
@@ -352,22 +363,27 @@ class Controller:
         self._poke(live)
 
     def _claim(self, live: _Live) -> None:
-        action, work = live.view.action, live.view.work
         live.see(slot=Slot.WAITING)
-        self._slots.claim(action.key, _claim(action, work) if isinstance(work, Process) else Claim(depth=action.depth))
+        self._slots.claim(live.view.action.key, _claim(live.view))
         self._admit()
 
     def _admit(self) -> None:
-        for key in self._slots.admit():
-            if (live := self._lives.get(key)) is not None:
-                live.see(slot=Slot.HELD)
-                self._poke(live)
+        while admitted := self._slots.admit():
+            for key in admitted:
+                self._hold(self._lives[key])
+                self._poke(self._lives[key])
         if (deepest := self._slots.refuse()) is not None and (live := self._lives.get(deepest)) is not None:
             limit = self._slots.capacity.limit
             message = f"{limit} task processes wait for their children, and execution.process_limit allows no more"
             live.see(work=Refusal("ProcessLimit", message))
             self._slots.release(deepest)
             self._poke(live)
+
+    def _hold(self, live: _Live) -> None:
+        """It has its slot; one that begins again while children of it live leaves it to them at once."""
+        live.see(slot=Slot.HELD)
+        if live.children:
+            self._slots.suspend(live.view.action.key)
 
     async def _start(self, live: _Live) -> None:
         action, work = live.view.action, live.view.work
@@ -384,8 +400,11 @@ class Controller:
         )
         try:
             await self._launcher.launch(attempt)
-        except FlyteUnifiedError as error:
-            live.see(observed=None, work=Refusal("LaunchFailed", error.message))
+        except Exception as error:
+            live.see(observed=None)
+            if not isinstance(error, FlyteUnifiedError) or isinstance(error, Unavailable):
+                raise
+            live.see(work=Refusal("LaunchFailed", error.message))
 
     async def _kill(self, live: _Live) -> None:
         observed = live.view.observed
@@ -413,8 +432,9 @@ class Controller:
 
     async def _judge(self, live: _Live) -> None:
         view = live.view
-        action, observed = view.action, view.observed
+        action, observed, work = view.action, view.observed, view.work
         context = await self._context(action)
+        chosen = work.environment.get(INTERPRETER) if isinstance(work, Process) else None
         ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
         ending = observed.exit if observed is not None and observed.exit is not None else Exit()
         result = outcome.judge(
@@ -422,13 +442,13 @@ class Controller:
             outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
             outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
             ending=ending,
-            interpreter=self._options.interpreter,
+            interpreter=chosen or self._options.interpreter,
         )
         before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
         last: Move | Retry
         if isinstance(result, outcome.Succeeded):
             last = await self._succeeded(action, context, ended)
-        elif view.draining and result.failure is Failure.SYSTEM:
+        elif view.draining:  # whatever the task says of it: we ended it
             last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
         else:
             last = reconcile.failed(
@@ -439,7 +459,7 @@ class Controller:
                 system_backoff=self._options.system_backoff,
                 at=ended,
             )
-        await self._record(live, *before, replace(last, details=_ending(ending, ended)))
+        await self._record(live, *before, replace(last, details=records.end(ending, at=ended)))
 
     async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
         report = f"{context.output_prefix}/report.html"
@@ -459,21 +479,6 @@ class Controller:
         except NotFound:
             return None
 
-    def _details(self, event: Started) -> run_definition_pb2.ActionAttempt:
-        """What people see of a started attempt: its log, and an event that says where it runs."""
-        details = run_definition_pb2.ActionAttempt(logs_available=True)
-        link = self._options.log_link(event.id.action, event.id.attempt)
-        details.log_info.add(uri=link, name="Log", ready=True, ShowWhilePending=True)
-        where = f" on {event.where}" if event.where else ""
-        details.cluster_events.add(
-            occurred_at=timestamp(event.at),
-            message=f"process {event.pid} started{where}",
-            reason="Started",
-            type=run_definition_pb2.ClusterEvent.TYPE_NORMAL,
-            count=1,
-        )
-        return details
-
     # Time
 
     def _now(self, live: _Live) -> Micros:
@@ -490,22 +495,6 @@ class Controller:
         return self._clock.now() - int(self._clock.monotonic() * SECOND)
 
 
-def _claim(action: Action, work: Process) -> Claim:
-    asked = work.resources
-    return Claim(depth=action.depth, cpu=asked.cpu or DEFAULT_CPU, memory=asked.memory, gpu=asked.gpu)
-
-
-def _ending(ending: Exit, at: Micros) -> run_definition_pb2.ActionAttempt:
-    details = run_definition_pb2.ActionAttempt()
-    if ending.out_of_memory:
-        message = "killed: it used more memory than its limit"
-    elif ending.signal is not None:
-        message = f"ended by signal {ending.signal}"
-    elif ending.code is not None:
-        message = f"exited with code {ending.code}"
-    else:
-        message = "gone, and nobody saw it end"
-    quiet = ending.code == 0
-    kind = run_definition_pb2.ClusterEvent.TYPE_NORMAL if quiet else run_definition_pb2.ClusterEvent.TYPE_WARNING
-    details.cluster_events.add(occurred_at=timestamp(at), message=message, reason="Ended", type=kind, count=1)
-    return details
+def _claim(view: View) -> Claim:
+    asked = view.work.resources if isinstance(view.work, Process) else Resources()
+    return Claim(depth=view.action.depth, cpu=asked.cpu or DEFAULT_CPU, memory=asked.memory, gpu=asked.gpu)

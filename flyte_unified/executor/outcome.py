@@ -14,7 +14,7 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
-from flyte_unified.launchers.api import Exit
+from flyte_unified.launchers.api import INTERPRETER, Exit
 from flyte_unified.ledger.api import Failure
 
 
@@ -46,9 +46,8 @@ def judge(
     """``outputs`` are the names that the interface promises; files are None where absent."""
     if (document := _document(error_file)) is not None:
         return _user_error(document, interpreter)
-    if _complete(outputs_file, outputs):
-        return Succeeded()
-    return _crash(ending)
+    fault = _fault(outputs_file, outputs)
+    return _crash(ending, fault) if fault else Succeeded()
 
 
 def _document(content: bytes | None) -> execution_pb2.ErrorDocument | None:
@@ -79,33 +78,33 @@ def _hint(error: execution_pb2.ContainerError, interpreter: str) -> str:
     if not any(name in error.code or name in error.message for name in ("ModuleNotFoundError", "ImportError", "pickle")):
         return ""
     return (
-        f"\nThis task ran in {interpreter}. To use another interpreter: flyte-unified start --python PATH, "
-        "or FLYTE_UNIFIED_PYTHON=PATH in the run's environment variables."
+        f"\nThis task ran in {interpreter}. Install what it needs there, or use another interpreter: "
+        f"flyte-unified start --python PATH, or {INTERPRETER}=PATH in the environment variables of the task or the run."
     )
 
 
-def _complete(content: bytes | None, names: Sequence[str]) -> bool:
+def _fault(content: bytes | None, names: Sequence[str]) -> str:
+    """What is wrong with the outputs; empty when they are complete."""
     if content is None:
-        return False
+        return "left no outputs"
     try:
         found = {literal.name for literal in common_pb2.Outputs.FromString(content).literals}
     except DecodeError:
-        return False
-    return found.issuperset(names)
+        return "left a damaged outputs.pb"
+    lacking = [name for name in names if name not in found]
+    return f"left an outputs.pb without {', '.join(lacking)}" if lacking else ""
 
 
-def _crash(ending: Exit) -> Failed:
+def _crash(ending: Exit, fault: str) -> Failed:
     if ending.out_of_memory:
         return _failed("OOMKilled", "the task used more memory than its limit allows and was killed", Failure.USER)
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name if ending.signal in set(signal.Signals) else str(ending.signal)
-        return _failed("Interrupted", f"the task's process was ended by signal {name}", Failure.SYSTEM)
+        guess = ", which often means that the machine ran out of memory" if ending.signal == signal.SIGKILL else ""
+        return _failed("Interrupted", f"the task's process was ended by signal {name}{guess}", Failure.SYSTEM)
     if ending.code is not None:
-        return _failed(
-            "ProcessExited",
-            f"the task's process exited with code {ending.code} and left neither its outputs nor an error",
-            Failure.SYSTEM,
-        )
+        told = f"the task's process exited with code {ending.code}, told no error and {fault}"
+        return _failed("ProcessExited", told, Failure.SYSTEM)
     return _failed("Interrupted", "the task's process is gone, and nobody saw it end", Failure.SYSTEM)
 
 

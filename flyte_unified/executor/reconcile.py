@@ -77,6 +77,8 @@ class View:
     cached: Cached = Cached.UNASKED
     slot: Slot = Slot.NONE
     observed: Observed | None = None
+    up_since: int = 0
+    """When this server came up; without one nothing counts as queued."""
     sleeps: tuple[Sleep, ...] = ()
     """When the machine slept: time that no bound counts."""
     draining: bool = False
@@ -214,7 +216,7 @@ def _bounds(view: View) -> list[tuple[Micros, str, str]]:
         due = _due(view, _phase_start(action), limits.max_runtime)
         bounds.append((due, MAX_RUNTIME, f"the attempt ran for more than {limits.max_runtime:g} s"))
     if action.phase is not Phase.RUNNING and limits.queued:
-        since = Micros(max(_attempt_start(action), action.not_before or 0))
+        since = Micros(max(_attempt_start(action), action.not_before or 0, view.up_since))
         due = _due(view, since, limits.queued)
         bounds.append((due, QUEUED_TIMEOUT, f"the attempt was queued for more than {limits.queued:g} s"))
     return bounds
@@ -255,7 +257,16 @@ def failed(
             return _retry(action, outcome.error, Failure.SYSTEM, system_backoff.delay(action.system_failures), at)
     elif outcome.retryable and action.user_failures < limits.retries:
         return _retry(action, outcome.error, Failure.USER, limits.backoff.delay(action.user_failures), at)
-    return Move(to=Phase.FAILED, attempt=action.attempt, at=at, error=outcome.error)
+    return Move(to=Phase.FAILED, attempt=action.attempt, at=at, error=_last(action, outcome))
+
+
+def _last(action: Action, outcome: Failed) -> execution_pb2.ExecutionError:
+    """The error that ends the action; it names the setting that forbids another attempt."""
+    error = execution_pb2.ExecutionError()
+    error.CopyFrom(outcome.error)
+    if outcome.failure is Failure.SYSTEM and outcome.retryable:
+        error.message += f"; tried {action.system_failures + 1} times, and execution.system_retries allows no more"
+    return error
 
 
 def _retry(

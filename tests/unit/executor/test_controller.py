@@ -1,0 +1,534 @@
+"""The controller between a real ledger and a machine that the test plays, under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from flyteidl2.workflow import run_definition_pb2
+
+from flyte_unified.core.clock import SECOND
+from flyte_unified.core.errors import Internal, Unavailable
+from flyte_unified.core.phases import Phase
+from flyte_unified.executor.slots import Capacity
+from flyte_unified.launchers.api import Ended, Exit, Started, WorkId
+from flyte_unified.ledger.api import Move
+from tests.unit.executor.world import ROOT, World, seconds_between, spec
+
+pytestmark = pytest.mark.virtual_time
+
+A1 = WorkId(ROOT, 1)
+A2 = WorkId(ROOT, 2)
+
+
+def started(work: WorkId, world: World) -> Started:
+    return Started(id=work, at=world.clock.now(), pid=7)
+
+
+def ended(work: WorkId, world: World, *, code: int | None = None) -> Ended:
+    return Ended(id=work, at=world.clock.now(), exit=Exit(code=code))
+
+
+def phases(attempt: run_definition_pb2.ActionAttempt) -> list[Phase]:
+    return [Phase(step.phase) for step in attempt.phase_transitions]
+
+
+async def test_an_action_goes_through_its_phases_and_leaves_nothing(world: World) -> None:
+    """QUEUED, INITIALIZING, RUNNING, SUCCEEDED; its process is forgotten, its slot free, its log linked."""
+    await world.run()
+    async with world.server() as (controller, machine):
+        attempt = await machine.launched(ROOT)
+        assert attempt.arguments[-1] == f"{world.base}/r1/a0/1"
+        await world.succeed(machine, ROOT)
+        details = await world.ended(ROOT)
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert phases(details.attempts[0]) == [Phase.QUEUED, Phase.INITIALIZING, Phase.RUNNING, Phase.SUCCEEDED]
+    assert details.action.output_uri == f"{world.base}/r1/a0/1"
+    assert details.attempts[0].log_info[0].uri == "/log/a0/1"
+    assert (controller.live, controller.slots.live) == (0, 0)
+
+
+async def test_a_user_failure_is_retried_with_its_backoff(world: World) -> None:
+    """Retries wait as the task asks: base, then base times factor; the last failure ends the action."""
+    await world.run(spec(retries=2, backoff=10.0))
+    async with world.server() as (_, machine):
+        for attempt in (1, 2, 3):
+            await machine.launched(ROOT, attempt)
+            await world.fail(machine, ROOT, attempt)
+        details = await world.ended(ROOT)
+    assert details.action.phase is Phase.FAILED
+    queued = [
+        (a.phase_transitions[1].start_time.ToMicroseconds() - a.start_time.ToMicroseconds()) / SECOND for a in details.attempts
+    ]
+    assert [round(wait) for wait in queued] == [0, 10, 20]
+    assert [Phase(attempt.phase) for attempt in details.attempts] == [Phase.FAILED] * 3
+
+
+async def test_an_unrecoverable_error_is_not_retried(world: World) -> None:
+    """The task's own verdict stands against its retries."""
+    await world.run(spec(retries=5))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.fail(machine, ROOT, recoverable=False)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt) == (Phase.FAILED, 1)
+
+
+async def test_crashes_have_a_budget_of_their_own(world: World) -> None:
+    """A task without retries that crashes is tried again, system_retries times, and the backoff grows."""
+    await world.run()
+    async with world.server(system_retries=2) as (_, machine):
+        for attempt in (1, 2, 3):
+            await machine.launched(ROOT, attempt)
+            machine.begin(ROOT, attempt)
+            machine.end(WorkId(ROOT, attempt), signal=9)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt, details.action.system_failures) == (Phase.FAILED, 3, 2)
+    assert details.action.user_failures == 0
+    assert seconds_between(details.action.created_at, world.clock.now()) == pytest.approx(3.0, abs=0.1)
+
+
+async def test_an_abort_while_queued_frees_the_claim(world: World) -> None:
+    """What waits for a slot and is aborted never starts."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    other = ROOT._replace(run="r2")
+    await world.run()
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        await world.run(key=other)
+        await asyncio.sleep(1)
+        assert controller.slots.waiting == 1
+        await world.abort(other)
+        await asyncio.sleep(1)
+        assert (controller.slots.waiting, controller.live) == (0, 1)
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+    assert list(machine.attempts) == [A1]
+
+
+async def test_an_abort_kills_the_process_and_waits_for_its_end(world: World) -> None:
+    """Aborted at once for its watchers; its slot is free only when its process is gone. The launcher gets the grace."""
+    await world.run()
+    async with world.server(kill_grace=7.0) as (controller, machine):
+        machine.obedient = False
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+        await world.abort(ROOT)
+        await machine.until(lambda: machine.kills)
+        assert controller.slots.live == 1
+        machine.end(A1, signal=9)
+        await machine.until(lambda: A1 in machine.forgotten)
+        await asyncio.sleep(1)
+        assert (controller.slots.live, controller.live) == (0, 0)
+    assert machine.kills == [(A1, 7.0)]
+    details = await world.ledger.details(ROOT)
+    assert (details.action.phase, len(details.attempts)) == (Phase.ABORTED, 1)
+
+
+async def test_an_abort_between_launch_and_start_is_not_lost(world: World) -> None:
+    """The process that was asked for is killed, whenever it comes into being."""
+    await world.run()
+    async with world.server() as (_, machine):
+        machine.obedient = False
+        await machine.launched(ROOT)
+        await world.abort(ROOT)
+        await machine.until(lambda: machine.kills)
+        machine.begin(ROOT)
+        machine.end(A1, signal=15)
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert (await world.ledger.action(ROOT)).phase is Phase.ABORTED
+
+
+async def test_a_finished_parent_takes_its_children_along(world: World) -> None:
+    """Children of an action that ended are aborted and their processes killed."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        child = await world.child("c1")
+        await machine.launched(child)
+        machine.begin(child)
+        await world.reaches(child, Phase.RUNNING)
+        await world.succeed(machine, ROOT)
+        details = await world.ended(child)
+        await machine.until(lambda: machine.kills)
+    assert details.action.phase is Phase.ABORTED
+    assert details.action.reason == "its parent a0 ended (SUCCEEDED)"
+
+
+@pytest.mark.parametrize(
+    ("bound", "code", "launches"),
+    [
+        ("timeout", "MAX_RUNTIME_EXCEEDED", True),
+        ("queued", "QUEUED_TIMEOUT_EXCEEDED", False),
+        ("deadline", "DEADLINE_EXCEEDED", True),
+    ],
+)
+async def test_bounds_end_an_action_in_time(world: World, bound: str, code: str, launches: bool) -> None:
+    """Runtime, queue and deadline: TIMED_OUT with the code that the SDK knows, when the bound has passed and not before."""
+    await world.run(spec(**{bound: 60.0}))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        if launches:
+            machine.begin(ROOT)
+        details = await world.ended(ROOT)
+        await machine.until(lambda: A1 in machine.forgotten)
+    error = details.action.execution_error()
+    assert (details.action.phase, error.code if error else "") == (Phase.TIMED_OUT, code)
+    assert details.action.ended_at is not None
+    assert seconds_between(details.action.created_at, details.action.ended_at) == pytest.approx(60.0, abs=0.1)
+
+
+async def test_a_timed_out_attempt_is_retried_after_its_process_is_gone(world: World) -> None:
+    """Two attempts of one action never run side by side."""
+    await world.run(spec(timeout=60.0, retries=1))
+    async with world.server() as (_, machine):
+        machine.obedient = False
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await machine.until(lambda: machine.kills)
+        await asyncio.sleep(30)
+        assert A2 not in machine.attempts
+        machine.end(A1, signal=9)
+        await machine.launched(ROOT, 2)
+        await world.succeed(machine, ROOT, 2)
+        details = await world.ended(ROOT)
+    assert [Phase(attempt.phase) for attempt in details.attempts] == [Phase.TIMED_OUT, Phase.SUCCEEDED]
+
+
+async def test_a_timer_needs_no_process(world: World) -> None:
+    """A core-sleep succeeds when its time is over, across a restart too."""
+    await world.run(spec("core-sleep"), length=100.0)
+    async with world.server():
+        await world.reaches(ROOT, Phase.RUNNING)
+        await asyncio.sleep(40)
+    await asyncio.sleep(20)
+    async with world.server() as (_, machine):
+        details = await world.ended(ROOT)
+    assert not machine.attempts
+    assert details.action.ended_at is not None
+    assert seconds_between(details.action.created_at, details.action.ended_at) == pytest.approx(100.0, abs=0.1)
+
+
+async def test_a_running_process_is_adopted(world: World) -> None:
+    """A restart changes nothing for a process that outlived the server: same attempt, not launched again, one slot."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+    async with world.server(started(A1, world)) as (controller, machine):
+        assert controller.slots.active == 1
+        await asyncio.sleep(5)
+        assert not machine.attempts
+        await world.succeed(machine, ROOT)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt) == (Phase.SUCCEEDED, 1)
+
+
+async def test_a_process_that_started_unrecorded_is_adopted(world: World) -> None:
+    """The server died before it could record RUNNING: the next one does, with the time of the process."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+    found = started(A1, world)
+    await asyncio.sleep(50)
+    async with world.server(found) as (_, machine):
+        action = await world.reaches(ROOT, Phase.RUNNING)
+        assert action.started_at == found.at
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+    assert not machine.attempts
+
+
+async def test_a_process_that_ended_unseen_keeps_its_result(world: World) -> None:
+    """It ended while no server ran: its files say how, and its exit when."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+        await world.put(ROOT, "outputs.pb", b"")
+    found = ended(A1, world, code=0)
+    await asyncio.sleep(50)
+    async with world.server(found) as (_, machine):
+        details = await world.ended(ROOT)
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert (details.action.phase, details.action.attempt, details.action.ended_at) == (Phase.SUCCEEDED, 1, found.at)
+
+
+async def test_cleaning_up_after_others_does_not_hide_what_was_found(world: World) -> None:
+    """An end that belongs to no live action is forgotten without any live one being judged before its own end is seen."""
+    await world.run(spec(retries=1))
+    gone = WorkId(ROOT._replace(run="r0"), 1)
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+    async with world.server(ended(gone, world), Ended(id=A1, at=world.clock.now(), exit=Exit(out_of_memory=True))) as (
+        _,
+        machine,
+    ):
+        await machine.launched(ROOT, 2)
+        await world.succeed(machine, ROOT, 2)
+        details = await world.ended(ROOT)
+        assert gone in machine.forgotten
+    assert details.attempts[0].error_info.code == "OOMKilled"
+
+
+async def test_a_process_of_an_action_that_ended_is_killed(world: World) -> None:
+    """The server died between the abort and the kill."""
+    await world.run()
+    await world.abort(ROOT)
+    async with world.server(started(A1, world)) as (_, machine):
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert [work for work, _ in machine.kills] == [A1]
+
+
+async def test_a_process_of_an_earlier_attempt_is_killed_before_the_next_starts(world: World) -> None:
+    """The server died between the record of a retry and the kill."""
+    await world.run(spec(timeout=60.0, retries=1))
+    async with world.server() as (_, machine):
+        machine.obedient = False
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await machine.until(lambda: machine.kills)
+    async with world.server(started(A1, world)) as (_, machine):
+        machine.obedient = False
+        await machine.until(lambda: machine.kills)
+        assert A2 not in machine.attempts
+        machine.end(A1, signal=9)
+        await machine.launched(ROOT, 2)
+        await world.succeed(machine, ROOT, 2)
+        details = await world.ended(ROOT)
+    assert details.action.attempt == 2
+
+
+async def test_the_end_of_an_earlier_attempt_does_not_hide_the_running_one(world: World) -> None:
+    """The record of attempt 1 is still to be forgotten while attempt 2 runs: it goes on, and is not started twice."""
+    await world.run(spec(retries=1))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.fail(machine, ROOT)
+        await machine.launched(ROOT, 2)
+        machine.begin(ROOT, 2)
+        await world.reaches(ROOT, Phase.RUNNING, 2)
+    async with world.server(started(A2, world), ended(A1, world, code=1)) as (controller, machine):
+        await machine.until(lambda: A1 in machine.forgotten)
+        await asyncio.sleep(5)
+        assert controller.slots.active == 1
+        await world.succeed(machine, ROOT, 2)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt, machine.kills) == (Phase.SUCCEEDED, 2, [])
+
+
+async def test_a_process_that_nobody_knows_of_is_judged_by_its_files(world: World) -> None:
+    """RUNNING in the ledger, unknown to the launcher: done if its outputs are there, else tried again at the system's cost."""
+    other = ROOT._replace(run="r2")
+    await world.run()
+    await world.run(key=other)
+    async with world.server() as (_, machine):
+        for key in (ROOT, other):
+            await machine.launched(key)
+            machine.begin(key)
+            await world.reaches(key, Phase.RUNNING)
+    await world.put(ROOT, "outputs.pb", b"")
+    async with world.server() as (_, machine):
+        done = await world.ended(ROOT)
+        await machine.launched(other, 2)
+        await world.succeed(machine, other, 2)
+        again = await world.ended(other)
+    assert (done.action.phase, done.action.attempt) == (Phase.SUCCEEDED, 1)
+    assert (again.action.phase, again.action.attempt, again.action.system_failures) == (Phase.SUCCEEDED, 2, 1)
+
+
+async def test_an_adopted_process_keeps_what_it_asked_for(world: World) -> None:
+    """After a restart a process of two CPUs counts two, so that nothing starts beside it on two."""
+    await world.run(spec(cpu="2"))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+    other = ROOT._replace(run="r2")
+    async with world.server(started(A1, world)) as (controller, machine):
+        await world.run(key=other)
+        await asyncio.sleep(1)
+        assert (controller.slots.waiting, list(machine.attempts)) == (1, [])
+        await world.succeed(machine, ROOT)
+        await machine.launched(other)
+        await world.succeed(machine, other)
+        await world.ended(other)
+
+
+async def test_a_graceful_stop_costs_no_retry(world: World) -> None:
+    """Tasks that the stop ended go on at the next start, whatever they say of it; neither budget is charged."""
+    other = ROOT._replace(run="r2")
+    await world.run()
+    await world.run(key=other)
+    async with world.server() as (controller, machine):
+        for key in (ROOT, other):
+            await machine.launched(key)
+            machine.begin(key)
+            await world.reaches(key, Phase.RUNNING)
+        await world.put(other, "error.pb", b"\n\x10\n\x04Exit\x12\x08SIGTERM!")
+        await controller.stop(grace=5.0)
+    for key in (ROOT, other):
+        action = await world.ledger.action(key)
+        assert (action.phase, action.attempt, action.interruptions) == (Phase.QUEUED, 2, 1)
+        assert (action.user_failures, action.system_failures) == (0, 0)
+    async with world.server() as (_, machine):
+        for key in (ROOT, other):
+            await machine.launched(key, 2)
+            await world.succeed(machine, key, 2)
+            assert (await world.ended(key)).action.phase is Phase.SUCCEEDED
+
+
+async def test_a_stopping_server_starts_nothing(world: World) -> None:
+    """What is queued when the stop begins stays queued."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    other = ROOT._replace(run="r2")
+    await world.run()
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.run(key=other)
+        await world.reaches(ROOT, Phase.RUNNING)
+        await controller.stop(grace=5.0)
+    assert list(machine.attempts) == [A1]
+    assert (await world.ledger.action(other)).phase is Phase.QUEUED
+
+
+async def test_time_without_a_server_is_no_time_in_the_queue(world: World) -> None:
+    """A laptop that was off overnight does not time out what waits since yesterday."""
+    await world.run(spec(queued=60.0))
+    await asyncio.sleep(3600)
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.succeed(machine, ROOT)
+        assert (await world.ended(ROOT)).action.phase is Phase.SUCCEEDED
+
+
+async def test_the_machines_sleep_counts_for_no_bound(world: World) -> None:
+    """An attempt may run for 60 s; the machine sleeps for an hour in between."""
+    await world.run(spec(timeout=60.0))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+        begun = world.clock.monotonic()
+        await asyncio.sleep(30)
+        world.clock.asleep = 3600 * SECOND
+        details = await world.ended(ROOT)
+        assert world.clock.monotonic() - begun == pytest.approx(60.0, abs=0.1)
+    assert details.action.phase is Phase.TIMED_OUT
+
+
+async def test_a_machine_that_cannot_start_a_task_fails_it(world: World) -> None:
+    """The launcher's reason is the user's message."""
+    await world.run()
+    async with world.server() as (controller, machine):
+        machine.refusal = Internal("there is no such interpreter")
+        details = await world.ended(ROOT)
+        await asyncio.sleep(1)
+        assert (controller.live, controller.slots.live) == (0, 0)
+    error = details.action.execution_error()
+    assert error is not None
+    assert (error.code, error.message) == ("LaunchFailed", "there is no such interpreter")
+
+
+@pytest.mark.parametrize("error", [Unavailable("no keeper for now"), OSError(28, "No space left on device")])
+async def test_a_launch_that_failed_for_now_is_tried_again(world: World, error: Exception) -> None:
+    """What may pass costs the task nothing."""
+    await world.run()
+    async with world.server() as (_, machine):
+        machine.refusal = error
+        await asyncio.sleep(3)
+        machine.refusal = None
+        await machine.launched(ROOT)
+        await world.succeed(machine, ROOT)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt) == (Phase.SUCCEEDED, 1)
+
+
+async def test_a_parent_gives_its_slot_to_its_children(world: World) -> None:
+    """On one slot, a parent and its two children end."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    await world.run()
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        children = [await world.child("c1"), await world.child("c2")]
+        for child in children:
+            await machine.launched(child)
+            assert (controller.slots.active, controller.slots.live) == (1, 2)
+            await world.succeed(machine, child)
+            await world.ended(child)
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+
+
+async def test_a_parent_that_starts_again_leaves_its_slot_to_the_children_it_has(world: World) -> None:
+    """On one slot, a parent is interrupted while its child waits: both end after the restart."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    await world.run()
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        child = await world.child("c1")
+        await world.reaches(ROOT, Phase.RUNNING)
+        await controller.stop(grace=5.0)
+    attempt = (await world.ledger.action(child)).attempt
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT, 2)
+        machine.begin(ROOT, 2)
+        await machine.launched(child, attempt)
+        await world.succeed(machine, child, attempt)
+        await world.ended(child)
+        await world.succeed(machine, ROOT, 2)
+        assert (await world.ended(ROOT)).action.phase is Phase.SUCCEEDED
+
+
+async def test_beyond_the_process_limit_an_action_fails_and_names_the_setting(world: World) -> None:
+    """Parents that wait have taken every process: the next child can never run."""
+    world.capacity = replace(world.capacity, watermark=1, limit=1)
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        child = await world.child("c1")
+        details = await world.ended(child)
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+    error = details.action.execution_error()
+    assert details.action.phase is Phase.FAILED
+    assert error is not None
+    assert error.code == "ProcessLimit"
+    assert "execution.process_limit" in error.message
+
+
+async def test_a_cached_result_needs_no_process(world: World) -> None:
+    """The second run of the same key takes the first one's outputs."""
+    other = ROOT._replace(run="r2")
+    await world.run(cache_key="k")
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+        await world.run(key=other, cache_key="k")
+        details = await world.ended(other)
+    assert (details.action.phase, details.action.output_uri) == (Phase.SUCCEEDED, f"{world.base}/r1/a0/1")
+    assert list(machine.attempts) == [A1]
+
+
+async def test_a_move_of_somebody_else_in_between_is_respected(world: World) -> None:
+    """An action that was ended while its process began is not revived."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        moved = asyncio.create_task(world.ledger.move(ROOT, Move(to=Phase.ABORTED, reason="enough")))
+        machine.begin(ROOT)
+        await moved
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert (await world.ledger.action(ROOT)).phase is Phase.ABORTED
