@@ -174,12 +174,17 @@ def _from_proto(message: type[Message]) -> Decoder:
 
 
 def _from_json(message: type[Message]) -> Decoder:
+    name = message.DESCRIPTOR.full_name
+
     def decode(data: bytes) -> Message:
+        # A missing body is an empty message, as for proto. protobuf's own parser takes "[]" for one, too.
+        text = data.strip() or b"{}"
+        if not text.startswith(b"{"):
+            raise InvalidArgument(f"the request is no {name} in JSON: it is no object")
         try:
-            # A missing body is an empty message, as for proto.
-            return json_format.Parse(data or b"{}", message(), ignore_unknown_fields=True)
+            return json_format.Parse(text, message(), ignore_unknown_fields=True)
         except (json_format.ParseError, UnicodeDecodeError) as error:
-            raise InvalidArgument(f"the request is no {message.DESCRIPTOR.full_name} in JSON: {error}") from error
+            raise InvalidArgument(f"the request is no {name} in JSON: {error}") from error
 
     return decode
 

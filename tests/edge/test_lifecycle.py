@@ -103,9 +103,11 @@ async def test_grpc_client_leaves(service: Service) -> None:
         await service.projects.began.wait()
         call.cancel()
         await service.projects.cancelled.wait()
+        assert await call.code() is grpc.StatusCode.CANCELLED
         stream = channel.unary_stream(WATCH)(watch("wait").SerializeToString())
         await stream.read()
     await service.runs.ended.wait()
+    assert await stream.code() is grpc.StatusCode.CANCELLED
     assert service.outcomes == ["canceled", "canceled"]
 
 
@@ -192,12 +194,13 @@ async def test_too_many_connections() -> None:
 
 async def test_many_streams_on_one_connection(service: Service) -> None:
     """Hundreds of open streams share a connection, and short calls pass between them."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
-        streams = [channel.unary_stream(WATCH)(watch("wait").SerializeToString()) for _ in range(300)]
-        for stream in streams:
-            await stream.read()
-        assert await channel.unary_unary(GET_PROJECT)(get("p").SerializeToString())
+    async with Channel("127.0.0.1", service.port, codec=RawCodec()) as channel, contextlib.AsyncExitStack() as stack:
+        for _ in range(300):
+            stream = await stack.enter_async_context(channel.request(WATCH, Cardinality.UNARY_STREAM, bytes, bytes))
+            await stream.send_message(watch("wait").SerializeToString(), end=True)
+            assert await stream.recv_message()
+            stack.push_async_callback(stream.cancel)
+        async with channel.request(GET_PROJECT, Cardinality.UNARY_UNARY, bytes, bytes) as call:
+            await call.send_message(get("p").SerializeToString(), end=True)
+            assert await call.recv_message()
         assert service.in_flight == 300
-        for stream in streams:
-            stream.cancel()
-            assert await stream.code() is grpc.StatusCode.CANCELLED
