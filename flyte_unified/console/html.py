@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 
 
@@ -19,6 +20,7 @@ Attribute = str | int | bool | None
 """True writes the bare name; False and None leave the attribute out."""
 
 _VOID = frozenset({"meta"})
+_WEB = re.compile(r"https?://|/(?![/\\])")
 
 
 def render(content: Content) -> Html:
@@ -40,7 +42,7 @@ def tag(name: str, /, *content: Content, **attributes: Attribute) -> Html:
 
 def link(href: str, /, *content: Content, **attributes: Attribute) -> Html:
     """A link within the console or to another site; where ``href`` is of another kind (``javascript:``), only its text."""
-    if not href.startswith(("/", "#", "http://", "https://")):
+    if not _WEB.match(href):
         return tag("span", *content)
     return tag("a", *content, href=href, **attributes)
 

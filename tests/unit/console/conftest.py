@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote
 
 import pytest
 from flyteidl2.core import execution_pb2
@@ -128,11 +129,11 @@ class Console:
     async def get(self, path: str) -> Response:
         """As the edge does it: the route whose pattern matches."""
         path, _, query = path.partition("?")
+        path = unquote(path)
         found = Router(self.pages.routes).find(path)
         assert found is not None, path
         methods, match = found
-        pairs = dict(pair.split("=", 1) for pair in query.split("&")) if query else {}
-        request = Request("GET", path, pairs, (), _nothing(), base_url="http://localhost:30080", match=match)
+        request = Request("GET", path, dict(parse_qsl(query)), (), _nothing(), base_url="http://localhost:30080", match=match)
         return await methods["GET"].handler(request)
 
     async def see(self, path: str) -> Outline:
