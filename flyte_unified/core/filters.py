@@ -10,6 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from flyteidl2.common import list_pb2
 
@@ -18,7 +19,8 @@ from flyte_unified.core.errors import InvalidArgument
 Value = str | int
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_INTEGER = 2**63 - 1
+_MAX_INTEGER = 2**31 - 1
+_MAX_LONG = 2**63 - 1
 _MAX_VALUES = 500
 _MAX_FILTERS = 50
 
@@ -59,9 +61,9 @@ class Kind:
         return self is TEXT
 
 
-def _integer(text: str) -> int:
+def _integer(text: str, *, limit: int = _MAX_INTEGER) -> int:
     value = int(text)
-    if abs(value) > _MAX_INTEGER:
+    if abs(value) > limit:
         raise ValueError(text)
     return value
 
@@ -73,6 +75,9 @@ def _time(text: str) -> int:
 
 TEXT = Kind("text", str)
 INTEGER = Kind("a whole number", _integer)
+"""Of 32 bits."""
+LONG = Kind("a whole number", partial(_integer, limit=_MAX_LONG))
+"""Of 64 bits."""
 TIME = Kind("a time as in RFC 3339", _time)
 """Microseconds since the epoch; a time without a zone is UTC."""
 

@@ -106,7 +106,12 @@ def _after(token: str, digest: str, kinds: Sequence[Kind | None]) -> tuple[Value
     if version != _VERSION or made_for != digest or len(values) != len(kinds):
         raise InvalidArgument("request.token belongs to a list with another scope, other filters or another order")
     for value, kind in zip(values, kinds, strict=True):
-        fits = isinstance(value, str) if kind is not None and kind.textual else type(value) is int and abs(value) < 2**63
-        if value is not None and not fits:
+        if value is not None and not _fits(value, kind):
             raise InvalidArgument("request.token is none of ours")
     return tuple(values)
+
+
+def _fits(value: Value, kind: Kind | None) -> bool:
+    if kind is not None and kind.textual:
+        return isinstance(value, str) and "\0" not in value
+    return type(value) is int and abs(value) < 2**63

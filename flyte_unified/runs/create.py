@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from flyteidl2.task import run_pb2, task_definition_pb2
@@ -15,7 +16,14 @@ from flyteidl2.workflow import run_service_pb2
 
 from flyte_unified.core.clock import SECOND, Clock
 from flyte_unified.core.context import CallContext
-from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from flyte_unified.core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FlyteUnifiedError,
+    InvalidArgument,
+    NotFound,
+    Unimplemented,
+)
 from flyte_unified.core.ids import ROOT_ACTION, RunKey
 from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in
 from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
@@ -68,8 +76,9 @@ class Creator:
             request_id = None
         if target.chosen and (known := await self._known(target.key)) is not None:
             return await self._same(known, content, org=target.org)
-        new = await self._prepare(message, target, spec, inputs, content=content, request_id=request_id)
-        new = replace(new, run=replace(new.run, created_by=ctx.identity.subject))
+        new = await self._prepare(
+            message, target, spec, inputs, content=content, request_id=request_id, created_by=ctx.identity.subject
+        )
         return await self._store(new, org=target.org)
 
     async def _spec(self, message: run_service_pb2.CreateRunRequest) -> task_definition_pb2.TaskSpec:
@@ -92,6 +101,7 @@ class Creator:
         *,
         content: str,
         request_id: str | None,
+        created_by: str,
     ) -> NewRun:
         """Checks what the run needs of the storage, and puts its inputs there."""
         now = self._clock.now()
@@ -108,7 +118,7 @@ class Creator:
             content=content,
             output_base=output_base,
             start_time=start,
-            created_by="",
+            created_by=created_by,
             created_at=now,
         )
         root = task_action(
@@ -161,13 +171,14 @@ class Creator:
                 return await self._same(await self._existing(new.run.key), new.run.content, org=org)
             run, root, _ = await self._ledger.create_run(replace(new, run=replace(new.run, request_id=None)))
         if run.key != new.run.key and new.root.input_uri.startswith(new.run.output_base):
-            await self._data.delete(new.root.input_uri)  # the same call, repeated at the same moment, made the run
+            with suppress(FlyteUnifiedError):  # the run is there, made by this call's twin; a file too many does no harm
+                await self._data.delete(new.root.input_uri)
         return _response(run, root, org=org)
 
     async def _same(self, known: Run, content: str, *, org: str) -> run_service_pb2.CreateRunResponse:
         """The answer to a repeated call. Raises AlreadyExists naming what differs."""
         if different := requests.differences(known.content, content):
-            raise AlreadyExists(f"run_id.name: run {known.key} exists with another {' and another '.join(different)}")
+            raise AlreadyExists(f"run_id.name: run {known.key} exists, and differs in {' and '.join(different)}")
         return await self._response(known, org=org)
 
     async def _response(self, run: Run, *, org: str) -> run_service_pb2.CreateRunResponse:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, LargeBinary, Select, and_, exists, literal, null, select
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.filters import INTEGER, TIME, Condition, enumeration
+from flyte_unified.core.filters import INTEGER, LONG, TIME, Condition, enumeration
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.paging import Listing
 from flyte_unified.core.phases import Phase
@@ -50,7 +50,7 @@ _FIELDS = {
     "updated_at": Field(actions.c.updated_at, TIME),
     "started_at": Field(actions.c.started_at, TIME, nullable=True),
     "ended_at": Field(actions.c.ended_at, TIME, nullable=True),
-    "duration_ms": Field((actions.c.ended_at - actions.c.created_at) // 1000, INTEGER, nullable=True),
+    "duration_ms": Field((actions.c.ended_at - actions.c.created_at) // 1000, LONG, nullable=True),
 }
 _ACTION_FIELDS = _FIELDS | {
     "name": Field(actions.c.name),

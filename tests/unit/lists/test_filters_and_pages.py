@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, Connection, MetaData, StaticPool, Table, Text, create_engine, insert, select
 
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.core.filters import INTEGER, TIME, conditions, enumeration
+from flyte_unified.core.filters import INTEGER, LONG, TIME, conditions, enumeration
 from flyte_unified.core.paging import DEFAULT_LIMIT, MAX_LIMIT, Order, listing
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import lists
@@ -30,7 +30,8 @@ _table = Table(
 _fields = {
     "name": Field(_table.c.name),
     "note": Field(_table.c.note, nullable=True),
-    "size": Field(_table.c.size, INTEGER),
+    "size": Field(_table.c.size, LONG),
+    "count": Field(_table.c.size, INTEGER),
     "ended_at": Field(_table.c.ended_at, TIME, nullable=True),
     "phase": Field(_table.c.size, enumeration(Phase)),
 }
@@ -167,6 +168,7 @@ def test_filters_hold_together() -> None:
         (0, "nothing", ["1"], "'nothing'"),
         (0, "size", ["four"], "request.filters[0].values (size): 'four' is not a whole number"),
         (0, "size", [str(2**63)], "is not a whole number"),
+        (0, "count", [str(2**31)], "is not a whole number"),
         (4, "ended_at", ["yesterday"], "is not a time"),
         (0, "phase", ["11"], "is not one of"),
         (0, "phase", ["LAUGHING"], "is not one of"),

@@ -134,17 +134,17 @@ async def test_the_same_call_again_is_the_same_run(world: World) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"inputs": inputs(a=2)}, "another inputs"),
-        ({"run_spec": run_pb2.RunSpec(queue="q")}, "another run_spec"),
-        ({"task_spec": task_spec(version="v2", a=INT, b=INT)}, "another task"),
-        ({"task_spec": task_spec(a=INT), "inputs": inputs(a=3)}, "another task and another inputs"),
+        ({"inputs": inputs(a=2)}, "inputs"),
+        ({"run_spec": run_pb2.RunSpec(queue="q")}, "run_spec"),
+        ({"task_spec": task_spec(version="v2", a=INT, b=INT)}, "task"),
+        ({"task_spec": task_spec(a=INT), "inputs": inputs(a=3)}, "task and inputs"),
     ],
 )
 async def test_a_taken_name_with_other_content_is_refused(world: World, change: dict[str, Message], told: str) -> None:
     """AlreadyExists names what differs; the stored run and its inputs stay as they are."""
     await world.handlers.create_run(request("r1"), context())
     root, files = await world.ledger.action(A0), world.files()
-    with pytest.raises(AlreadyExists, match=f"run_id.name: run p/development/r1 exists with {told}$"):
+    with pytest.raises(AlreadyExists, match=f"run_id.name: run p/development/r1 exists, and differs in {told}$"):
         await world.handlers.create_run(request("r1", **change), context())
     assert (await world.ledger.action(A0), world.files()) == (root, files)
 
