@@ -192,6 +192,15 @@ async def test_too_many_connections() -> None:
         assert (await curl(service.url + "/healthz"))[0] == 200
 
 
+async def test_small_messages_go_at_once(service: Service) -> None:
+    """No message waits for the acknowledgement of the one before (Nagle): a hundred calls take no seconds."""
+    async with Channel("127.0.0.1", service.port, codec=RawCodec()) as channel, asyncio.timeout(2):
+        for _ in range(100):
+            async with channel.request(WATCH, Cardinality.UNARY_STREAM, bytes, bytes) as stream:
+                await stream.send_message(watch("2").SerializeToString(), end=True)
+                assert len([message async for message in stream]) == 2
+
+
 async def test_many_streams_on_one_connection(service: Service) -> None:
     """Hundreds of open streams share a connection, and short calls pass between them."""
     async with Channel("127.0.0.1", service.port, codec=RawCodec()) as channel, contextlib.AsyncExitStack() as stack:
