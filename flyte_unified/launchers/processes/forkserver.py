@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 TYPE_CHECKING = False  # importing typing costs time, and this file runs where a task's start is measured
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _claim(home: str, boot: str) -> None:
     """Record that this process is the work's. Fails when a new keeper has declared the work not started."""
     draft = f"{home}/pid.{os.getpid()}"
     with open(draft, "w") as file:
-        json.dump({"pid": os.getpid(), "start": start_time(), "boot": boot}, file)
+        at = time.time_ns() // 1000
+        json.dump({"pid": os.getpid(), "start": start_time(), "boot": boot, "at": at}, file)
     os.link(draft, home + "/pid")
     os.unlink(draft)
 
@@ -364,7 +366,6 @@ class Server:
     def _check_single(self, cause: str) -> None:
         """Raise unless this process has one thread. One that was joined takes a moment longer to leave the system."""
         import threading
-        import time
 
         if self._config["single"]:
             return
@@ -421,7 +422,6 @@ def _resident() -> int:
 def _reset(order: dict[str, Any]) -> None:
     """Give this process the state that a newly started interpreter would have."""
     import random
-    import time
 
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -39,7 +39,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flyte_unified.launchers.processes import facts, task
-from flyte_unified.launchers.processes.forkserver import Frames, adopt_orphans
+from flyte_unified.launchers.processes.forkserver import adopt_orphans
+from flyte_unified.launchers.processes.link import Link
 from flyte_unified.launchers.processes.pool import ForkServer, Pool
 from flyte_unified.launchers.processes.pump import QUIET
 from flyte_unified.launchers.processes.task import Task
@@ -50,6 +51,7 @@ _FIRST_LINGER = 15.0
 _LINGER = 2.0
 _DRAIN = 2.0
 _SOCKET_PATH = 100
+_LOG_BYTES = 1 << 20
 _FILL = 2 << 30
 """Bytes a second that a task is assumed to be able to fill: how soon its memory is looked at again."""
 
@@ -68,11 +70,8 @@ class Keeper:
         self._tasks: dict[str, Task] = {}
         self._by_pid: dict[int, Task] = {}
         self._ended: dict[str, tuple[dict[str, Any], str]] = {}
-        self._server: socket.socket | None = None
-        self._greeted = False
-        self._frames = Frames()
-        self._outgoing = bytearray()
-        self._stopping: float | None = None
+        self._link = Link(selector=self._selector, obey=self._obey, lost=self._lost_server)
+        self._tell = self._link.tell
         self._over = False
         self._quit_at = time.monotonic() + _FIRST_LINGER
         self._pool = Pool(
@@ -93,21 +92,18 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(wake, selectors.EVENT_READ, lambda: self._woken(wake))
-        self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._link.accept(listener))
         self._adopt()
         while not self._over:
-            for key, mask in self._selector.select(self._timeout()):
+            for key, _ in self._selector.select(self._timeout()):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # an earlier event of this round closed it
-                if key.fileobj is self._server:
-                    self._exchange(mask)
-                else:
-                    key.data()
+                key.data()
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 heapq.heappop(self._timers)[2]()
             self._pool.expire()
-            if self._server is None and not self._tasks and now >= self._quit_at:
+            if not self._link.up and not self._tasks and now >= self._quit_at:
                 self._over = True
         self._pool.close()
         for orphan in self._kill_orphans():
@@ -115,7 +111,7 @@ class Keeper:
 
     def _timeout(self) -> float | None:
         times = [self._timers[0][0]] if self._timers else []
-        if self._server is None and not self._tasks:
+        if not self._link.up and not self._tasks:
             times.append(self._quit_at)
         if (deadline := self._pool.deadline) is not None:
             times.append(deadline)
@@ -126,55 +122,12 @@ class Keeper:
 
     # The server
 
-    def _accept(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        connection.setblocking(False)
-        if self._server is not None:
-            self._disconnect()
-        self._server = connection
-        self._greeted = False
-        self._frames = Frames()
-        self._outgoing.clear()
-        self._selector.register(connection, selectors.EVENT_READ, None)
-
-    def _disconnect(self) -> None:
-        if self._server is not None:
-            self._selector.unregister(self._server)
-            self._server.close()
-            self._server = None
+    def _lost_server(self) -> None:
         for work in self._tasks.values():
             work.followed_from = None
         self._quit_at = time.monotonic() + (0 if self._ephemeral else _LINGER)
-
-    def _exchange(self, mask: int) -> None:
-        assert self._server is not None
-        try:
-            if mask & selectors.EVENT_WRITE:
-                self._flush()
-            if mask & selectors.EVENT_READ:
-                data = self._server.recv(1 << 18)
-                if not data:
-                    raise ConnectionResetError
-                for message in self._frames.feed(data):
-                    self._obey(message)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._disconnect()
-            if self._ephemeral:
-                self._signal(list(self._tasks.values()), signal.SIGKILL)
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._server is not None and self._greeted:
-            self._outgoing += Frames.pack(message)
-            self._selector.modify(self._server, selectors.EVENT_READ | selectors.EVENT_WRITE, None)
-
-    def _flush(self) -> None:
-        assert self._server is not None
-        sent = self._server.send(self._outgoing)
-        del self._outgoing[:sent]
-        if not self._outgoing:
-            self._selector.modify(self._server, selectors.EVENT_READ, None)
+        if self._ephemeral:
+            self._signal(list(self._tasks.values()), signal.SIGKILL)
 
     def _obey(self, message: dict[str, Any]) -> None:
         verb = message["verb"]
@@ -201,10 +154,9 @@ class Keeper:
             self._tell({"error": f"{type(error).__name__}: {error}", "verb": verb, "id": work})
 
     def _welcome(self, message: dict[str, Any]) -> None:
-        self._greeted = True
         running = [{"id": t.id, "pid": t.pid, "at": t.at} for t in self._tasks.values() if t.pid]
         exited = [record for record, _ in self._ended.values()]
-        self._tell({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
+        self._link.welcome({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
         if message["version"] == VERSION:
             self._ephemeral = message["ephemeral"]
 
@@ -350,10 +302,14 @@ class Keeper:
         if work.exit is not None:
             return
         work.exit = task.ended(work.id, work.pid, status, usage, oom=work.oom)
-        if work.pid and (status is None or not facts.LINUX):
-            task.signal_all([-work.pid], signal.SIGKILL)
+        if not facts.LINUX:
+            self._sweep(work)
         work.release()
         self._later(_DRAIN, lambda: self._finish(work))
+
+    def _sweep(self, work: Task) -> None:
+        """End what is left of a task that is gone, where its orphans are not ours: as far as its group and session tell."""
+        task.signal_all(facts.tree(work.pid, facts.table()) - {work.pid}, signal.SIGKILL)
 
     def _finish(self, work: Task) -> None:
         if self._tasks.get(work.id) is not work:
@@ -426,7 +382,7 @@ class Keeper:
     def _adopt_one(self, work: Task, who: dict[str, Any]) -> None:
         self._tasks[work.id] = work
         work.pid = who["pid"]
-        work.at = time.time_ns() // 1000
+        work.at = who["at"]
         for fd in work.streams:
             self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._pump(work, fd))
         if who["boot"] != self._boot or facts.start_time(work.pid) != who["start"]:
@@ -446,6 +402,7 @@ class Keeper:
         def gone() -> None:
             self._selector.unregister(handle)
             handle.close()
+            self._sweep(work)
             self._exited(work, None, [0, 0, 0])
 
         self._selector.register(handle, selectors.EVENT_READ, gone)
@@ -508,7 +465,9 @@ def main() -> None:
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    log = os.open(directory + "/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    log = os.open(directory + "/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     adopt_orphans()

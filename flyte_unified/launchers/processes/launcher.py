@@ -24,6 +24,8 @@ from flyte_unified.launchers.processes.task import read_json
 from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, Started, WorkEvent
 
 _ATTEMPTS = 5
+_PERIOD = 10.0
+"""Seconds in which so many keepers may end."""
 _STOP_SECONDS = 3.0
 _HERE = Path(__file__).parent
 
@@ -242,6 +244,8 @@ class ProcessLauncher:
         return found
 
     async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        deaths = [-_PERIOD] * _ATTEMPTS
         while True:
             if data := await self._read():
                 for message in self._frames.feed(data):
@@ -250,8 +254,11 @@ class ProcessLauncher:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+            deaths = [*deaths[1:], loop.time()]
             self._logger.warning("the keeper of local processes ended; starting another, which takes the tasks over")
             try:
+                if deaths[-1] - deaths[0] < _PERIOD:
+                    raise Unavailable(f"the keeper of local processes keeps ending; see {self._directory}/keeper.log")
                 found = await self._connect()
             except Unavailable as error:
                 self._logger.error("%s", error)

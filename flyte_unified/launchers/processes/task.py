@@ -158,13 +158,16 @@ def remove(directory: str) -> None:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The record at ``path``; empty when there is none."""
+    """The record at ``path``; empty when there is none, or none that survived the machine's own end."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
         return {}
-    return dict(json.loads(data)) if data else {}
+    try:
+        return dict(json.loads(data))
+    except ValueError:
+        return {}
 
 
 def write_json(path: str, record: dict[str, Any], *, sync: bool = False) -> None:

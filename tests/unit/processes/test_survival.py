@@ -162,12 +162,16 @@ async def test_another_process_with_the_same_id_is_not_adopted(tmp_path: Path) -
     home.mkdir(parents=True)
     order = {"id": "a", "directory": str(tmp_path), "log": str(tmp_path / "log"), "log_limit": 1 << 20, "memory_limit": 0}
     (home / "order").write_text(json.dumps(order))
-    (home / "pid").write_text(json.dumps({"pid": os.getpid(), "start": "1", "boot": facts.boot_id()}))
+    other = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+    (home / "pid").write_text(json.dumps({"pid": other.pid, "start": "1", "boot": facts.boot_id(), "at": 1}))
     server = Processes(tmp_path)
-    (ended,) = await server.launcher.start() or [await server.exited("a")]
-    assert isinstance(ended, Exited)
+    found = await server.launcher.start()
+    ended = next((event for event in found if isinstance(event, Exited)), None) or await server.exited("a")
     assert not ended.known
     await server.launcher.stop(0)
+    assert other.returncode is None
+    other.kill()
+    assert await other.wait() == -signal.SIGKILL
 
 
 async def test_what_was_ordered_but_never_started_is_launched_again(tmp_path: Path) -> None:

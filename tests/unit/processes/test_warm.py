@@ -36,7 +36,8 @@ print(json.dumps({
     "zone": time.tzname, "encoding": [sys.stdout.encoding, sys.stderr.encoding, locale.getpreferredencoding()],
     "buffering": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stdout.write_through],
     "tty": [os.isatty(n) for n in range(3)], "gc": gc.isenabled(), "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
-    "loop": asyncio.run(asyncio.sleep(0, 7)), "levels": [logging.getLogger(name).level for name in ("", "flyte", "flyte.user")], "nice": os.nice(0),
+    "loop": asyncio.run(asyncio.sleep(0, 7)),
+    "levels": [logging.getLogger(name).level for name in ("", "flyte", "flyte.user")], "nice": os.nice(0),
     "recursion": sys.getrecursionlimit(), "hook": sys.excepthook is sys.__excepthook__,
 }))
 print(random.random(), uuid.uuid4(), os.getpid(), file=sys.stderr)
