@@ -74,7 +74,8 @@ class Creator:
             if self._clock.now() - made.created_at < _REPEATED_WITHIN and made.content == content:
                 return await self._response(made, org=target.org)
             request_id = None
-        if target.chosen and (known := await self._known(target.key)) is not None:
+        # Where nothing is written before the run is, the ledger's own look at the name is enough.
+        if target.chosen and inputs.data is not None and (known := await self._known(target.key)) is not None:
             return await self._same(known, content, org=target.org)
         new = await self._prepare(
             message, target, spec, inputs, content=content, request_id=request_id, created_by=ctx.identity.subject
@@ -135,7 +136,7 @@ class Creator:
 
     def _output_base(self, key: RunKey, run_spec: run_pb2.RunSpec) -> str:
         base = join(run_spec.run_base_dir or self._base, *key)
-        if not self._data.owns(base):
+        if run_spec.run_base_dir and not self._data.owns(base):
             raise InvalidArgument(
                 f"run_spec.run_base_dir: {run_spec.run_base_dir!r} is not below the server's storage; leave it empty"
             )
@@ -152,9 +153,12 @@ class Creator:
     async def _put_inputs(self, inputs: Inputs, output_base: str) -> str:
         if inputs.data is None:
             uri = file_in(inputs.uri, INPUTS)
-            if not self._data.owns(uri):
-                raise InvalidArgument(f"offloaded_input_data.uri: {inputs.uri!r} is not below the server's storage")
-            if await self._data.head(uri) is None:
+            try:
+                found = await self._data.head(uri)
+            except PermissionDenied as error:
+                message = f"offloaded_input_data.uri: {inputs.uri!r} is not below the server's storage"
+                raise InvalidArgument(message) from error
+            if found is None:
                 raise InvalidArgument(f"offloaded_input_data.uri: there is no {INPUTS} at {inputs.uri!r}")
             await self._data.check_room()
             return uri
