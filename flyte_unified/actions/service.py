@@ -19,7 +19,18 @@ from flyte_unified.core.context import Identity
 from flyte_unified.core.errors import InvalidArgument, NotFound, PermissionDenied
 from flyte_unified.core.ids import ActionKey, RunKey, action_key
 from flyte_unified.core.phases import Phase
-from flyte_unified.ledger.api import Action, ActionType, EncodedSpec, Ledger, Move, TaskId, first_record, record_of, task_action
+from flyte_unified.ledger.api import (
+    Action,
+    ActionType,
+    EncodedSpec,
+    Ledger,
+    Move,
+    TaskId,
+    error_info,
+    first_record,
+    record_of,
+    task_action,
+)
 
 Enqueued: TypeAlias = actions_service_pb2.Action | queue_service_pb2.EnqueueActionRequest
 """Both carry the same fields under the same names."""
@@ -119,6 +130,8 @@ class Actions:
             error = await self._trace_error(posixpath.join(message.run_output_base, key.name, "error.pb"))
         record = record_of((Phase.RUNNING, start), (phase, end))
         record.outputs.output_uri = trace.outputs.output_uri
+        if error is not None:
+            record.error_info.CopyFrom(error_info(error))
         return Action(
             key=key,
             parent=message.parent_action_name,

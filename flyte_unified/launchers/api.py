@@ -15,6 +15,10 @@ from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import ActionKey
 
 
+INTERPRETER = "FLYTE_UNIFIED_PYTHON"
+"""The variable with which a task or a run chooses the Python that its local processes run in."""
+
+
 class WorkId(NamedTuple):
     """One attempt of one action."""
 

@@ -18,6 +18,8 @@ from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, 
 
 _RUNTIMES = frozenset({"a0", "pyflyte-execute"})
 _CHECKPOINTS = "_flytecheckpoints"
+_ACTIONS = "_U_USE_ACTIONS"
+"""1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
 _ORG = "local"
 """The SDK's runtime wants a name; the server ignores it."""
 
@@ -46,10 +48,11 @@ def describe(context: TaskContext) -> Work:
             f"task {template.id.name!r} runs a container image of its own ({arguments[0] if arguments else 'no command'}); "
             "on a laptop that takes podman or docker, in a cluster it runs as a pod",
         )
+    environment |= {entry.key: entry.value for entry in context.run_spec.envs.values}
     return Process(
         arguments=render(arguments, variables(context)),
-        environment=environment | {entry.key: entry.value for entry in context.run_spec.envs.values},
-        system=_system(context),
+        environment=environment,
+        system=_system(context, actions=environment.get(_ACTIONS, "1")),
         resources=resources,
     )
 
@@ -83,11 +86,10 @@ def pod_name(context: TaskContext) -> str:
     return f"{action.key.run}-{action.key.name}-{action.attempt - 1}"
 
 
-def _system(context: TaskContext) -> dict[str, str]:
+def _system(context: TaskContext, *, actions: str) -> dict[str, str]:
     """What the SDK's runtime needs, whatever the user says."""
     action = context.action
     task = action.task
-    asked = {entry.key: entry.value for entry in context.run_spec.envs.values}
     return {
         "ACTION_NAME": action.key.name,
         "DO_NOT_TRACK": "1",
@@ -106,7 +108,7 @@ def _system(context: TaskContext) -> dict[str, str]:
         "_U_INSECURE": "true",
         "_U_ORG_NAME": _ORG,
         "_U_RUN_BASE": action.output_base.rstrip("/"),
-        "_U_USE_ACTIONS": asked.get("_U_USE_ACTIONS", "1"),
+        _ACTIONS: actions,
     }
 
 

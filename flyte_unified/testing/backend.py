@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
 from flyteidl2.project import project_service_pb2
 
 from flyte_unified.manager import Manager
@@ -74,6 +75,16 @@ class Backend:
         """A new project, with every domain. Raises AlreadyExists."""
         project = project_service_pb2.Project(id=name, name=name)
         asyncio.run_coroutine_threadsafe(self.manager.projects.create(project), self._loop).result(_START_SECONDS)
+
+    def write_config(self, path: Path, *, project: str, domain: str = "development") -> Path:
+        """A configuration file for the SDK and its command line, at ``path``: ``flyte.init_from_config(path)``."""
+        config = {
+            "admin": {"endpoint": f"dns:///{self.endpoint}", "insecure": True},
+            "image": {"builder": "remote"},
+            "task": {"project": project, "domain": domain},
+        }
+        path.write_text(yaml.safe_dump(config))
+        return path
 
     async def _serve(self) -> None:
         over = asyncio.Event()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Started, WorkId
+from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Exit, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
 
@@ -20,14 +20,13 @@ _NOT_INHERITED = frozenset(
         "EAGER_API_KEY",
         "FLYTECTL_CONFIG",
         "FLYTE_API_KEY",
-        "FLYTE_UNIFIED_PYTHON",
+        INTERPRETER,
         "PYTHONHOME",
         "UCTL_CONFIG",
         "_UNION_EAGER_API_KEY",
     }
 )
 """Would point the task's SDK at another server, or at another Python's library."""
-_INTERPRETER = "FLYTE_UNIFIED_PYTHON"
 _LOCAL_NAMES = "localhost,127.0.0.1,::1"
 
 
@@ -56,6 +55,7 @@ class ProcessAttempts:
         self._warm = warm
         self._log_limit = log_limit
         self._begins: dict[WorkId, asyncio.Event] = {}
+        self._chosen: dict[WorkId, Path] = {}
         self._base = {key: value for key, value in environment.items() if key not in _NOT_INHERITED}
 
     @property
@@ -80,7 +80,7 @@ class ProcessAttempts:
         return [self._event(event) for event in found]
 
     async def launch(self, attempt: Attempt) -> None:
-        interpreter = Path(attempt.environment.get(_INTERPRETER) or self._interpreter)
+        interpreter = self._chosen[attempt.id] = Path(attempt.environment.get(INTERPRETER) or self._interpreter)
         environment = self._environment(attempt.environment, attempt.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
@@ -102,6 +102,7 @@ class ProcessAttempts:
         await self._processes.kill(str(work), grace)
 
     async def forget(self, work: WorkId) -> None:
+        self._chosen.pop(work, None)
         self._processes.forget(str(work))
         await asyncio.to_thread(shutil.rmtree, self._work / str(work), ignore_errors=True)
 
@@ -126,5 +127,5 @@ class ProcessAttempts:
         if isinstance(event, Exited):
             exit = Exit(code=event.exit_code, signal=event.signal, out_of_memory=event.oom)  # noqa: A001
             return Ended(id=work, at=Micros(event.at), exit=exit, max_rss=event.max_rss_bytes)
-        where = str(self._interpreter)
+        where = str(self._chosen.get(work, self._interpreter))
         return Started(id=work, at=Micros(event.at), pid=event.pid, log=str(self.log_path(work)), where=where)

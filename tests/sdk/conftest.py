@@ -1,0 +1,156 @@
+"""Programs with the real SDK and its command line, as their users start them: processes of their own against a server.
+
+A program (``programs/*.py``) runs once for all the tests that look at what it said; each test is one promise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flyte_unified.testing import Backend
+
+PROGRAMS = Path(__file__).parent / "programs"
+SETTINGS = {"execution.slots": 8, "execution.retry_backoff": 0.05, "execution.kill_grace": 0.5}
+_SECONDS = 100.0
+"""A program that takes longer hangs."""
+
+Said = dict[str, Any]
+
+
+@dataclass
+class Client:
+    """A user: a home of their own, and a project."""
+
+    backend: Backend
+    home: Path
+    project: str
+    _said: dict[tuple[str, ...], dict[str, Said]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir()
+        self.config = self.backend.write_config(self.home / "config.yaml", project=self.project)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Nothing of ours but the ways to programs."""
+        scripts = str(Path(sys.executable).parent)
+        return {
+            "HOME": str(self.home),
+            "PATH": os.pathsep.join((scripts, os.environ.get("PATH", os.defpath))),
+            "FLYTECTL_CONFIG": str(self.config),
+            "DO_NOT_TRACK": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+
+    def say(self, program: str, *arguments: str) -> dict[str, Said]:
+        """What ``programs/<program>.py`` said, by case. It runs once."""
+        key = (program, *arguments)
+        if key not in self._said:
+            self._said[key] = by_case(self.python(f"{program}.py", *arguments).stdout)
+        return self._said[key]
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run([sys.executable, *arguments], PROGRAMS)
+
+    def flyte(self, *arguments: str, cwd: Path = PROGRAMS, fails: bool = False) -> str:
+        """The output of ``flyte <arguments>``."""
+        done = self._run([str(Path(sys.executable).parent / "flyte"), *arguments], cwd, check=False)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def json(self, *arguments: str) -> Any:
+        """The same as JSON."""
+        return json.loads(self._run([str(Path(sys.executable).parent / "flyte"), "-of", "json", *arguments], PROGRAMS).stdout)
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        """A program to talk to; its user ends it."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=PROGRAMS,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def _run(self, command: Sequence[str], cwd: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+        return done
+
+
+def by_case(lines: str) -> dict[str, Said]:
+    """JSON lines by their ``case``; what the SDK prints beside them is left out."""
+    said = [json.loads(line) for line in lines.splitlines() if line.startswith('{"case"')]
+    return {facts["case"]: facts for facts in said}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> None:
+    """Servers outlive their tests here, so what they leave is looked at when they have ended: ``_nothing_left_at_all``."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left_at_all() -> Iterator[None]:
+    threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
+    yield
+    left = [*(set(psutil.Process().children(recursive=True)) - children), *(set(threading.enumerate()) - threads)]
+    assert not left
+
+
+@pytest.fixture(scope="session")
+def flyte_backend_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Bundles of a directory of ours, as one test takes them away."""
+    return {**SETTINGS, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+
+
+@pytest.fixture(scope="session")
+def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    flyte_backend.create_project("programs")
+    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs")
+
+
+@pytest.fixture(scope="session")
+def cold_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Of a server that starts every task from nothing."""
+    settings = {**SETTINGS, "execution.warm": False, "execution.slots": 2, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+    with Backend(settings) as backend:
+        backend.create_project("programs")
+        yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs")
+
+
+@pytest.fixture(params=["warm", "cold"])
+def either(request: pytest.FixtureRequest) -> Client:
+    """Warm is cold, only faster."""
+    found = request.getfixturevalue("client" if request.param == "warm" else "cold_client")
+    assert isinstance(found, Client)
+    return found
+
+
+@pytest.fixture
+def newcomer(flyte_backend: Backend, flyte_project: str, tmp_path: Path) -> Client:
+    """Somebody who has run nothing yet, in a project of their own."""
+    return Client(flyte_backend, tmp_path / "home", flyte_project)
