@@ -22,6 +22,7 @@ from flyte_unified.core.errors import (
     FlyteUnifiedError,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     Unimplemented,
 )
 from flyte_unified.core.ids import ROOT_ACTION, RunKey
