@@ -22,20 +22,15 @@ RUN = "demo"
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fu-demo-") as scratch:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("FLYTE", "_U_", "XDG_"))}
-        environ |= {
-            "HOME": scratch,
-            "TMPDIR": scratch,
-            "DO_NOT_TRACK": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "COLUMNS": os.environ.get("COLUMNS", "100"),
-        }
+        environ |= {"HOME": scratch, "TMPDIR": scratch, "DO_NOT_TRACK": "1", "LOG_LEVEL": "error"}
         began = time.monotonic()
         server = subprocess.Popen(
-            [sys.executable, "-m", "flyte_unified", "start", "--port", "0", "--ephemeral", "--log-level", "warning"],
+            [BIN / "flyte-unified", "start", "--port", "0", "--ephemeral", "--python", sys.executable, "--log-level", "error"],
             stdout=subprocess.PIPE,
             text=True,
             env=environ,
             cwd=scratch,
+            process_group=0,  # so that Ctrl-C reaches the server once, through us
         )
         try:
             address = ready(server)
@@ -65,7 +60,7 @@ def use(address: str, *, environ: dict[str, str], scratch: Path) -> None:
 
     def call(program: str, *arguments: str) -> None:
         print(f"$ {program} {' '.join(arguments)}", flush=True)
-        subprocess.run([BIN / program, *arguments], check=True, env=environ, cwd=EXAMPLES)
+        subprocess.run([BIN / program, *arguments], check=True, env=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=EXAMPLES)
 
     call("flyte-unified", "config", "client", "--port", port, "--write", str(config))
     names = '["Ada", "Grace", "Barbara"]'

@@ -26,6 +26,7 @@ async def square(number: int) -> int:
 async def main(names: list[str], numbers: int = 8) -> str:
     """Greet everybody at once, and add up the squares below ``numbers``, each one an action of its own."""
     greetings = await asyncio.gather(*(greet(name) for name in names))
+    print(f"greeted {len(greetings)}")
     total = 0
     async for result in flyte.map.aio(square, range(numbers)):
         total += result
