@@ -113,7 +113,7 @@ def _head(shown: Shown, *, now: int) -> Content:
 def _task(action: Action) -> Content:
     project, domain, name, version = action.task
     if action.action_type is not ActionType.TASK or not name:
-        return name
+        return None
     return [link(places.task(name, of=(project, domain)), name), tag("small", version) if version else None]
 
 
@@ -218,10 +218,10 @@ def _row(action: Listed, depth: int, root: Listed, *, now: int, hidden: int = 0)
     name = [
         tag("span", f"Level {depth + 1}: ", class_="hidden") if depth else None,
         link(places.action(action.key), action.title),
-        tag("small", action.key.name),
-        tag("small", kind, class_="kind") if kind else None,
-        tag("small", action.group_name, class_="kind") if action.group_name else None,
-        tag("small", link(places.action(action.key), f"+ {hidden} below"), class_="more") if hidden else None,
+        [" ", tag("small", action.key.name)],
+        [" ", tag("small", kind, class_="kind")] if kind else None,
+        [" ", tag("small", action.group_name, class_="kind")] if action.group_name else None,
+        [" ", tag("small", link(places.action(action.key), f"+ {hidden} below"))] if hidden else None,
     ]
     return tag(
         "tr",

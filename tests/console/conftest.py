@@ -1,0 +1,160 @@
+"""The console in a browser: Debian's Chromium without a window, spoken to in its own protocol.
+
+https://chromedevtools.github.io/devtools-protocol/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from flyte_unified.core.context import Headers, Identity
+from flyte_unified.rpc.edge import Edge
+from flyte_unified.rpc.registry import Registry
+from flyte_unified.storage.routes import data_routes
+from tests.unit.console.conftest import Console, console
+
+__all__ = ["console"]
+
+CHROMIUM = shutil.which("chromium")
+collect_ignore_glob = [] if CHROMIUM else ["test_*.py"]
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-breakpad",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not CHROMIUM:
+        terminalreporter.write_line("tests/console was left out: there is no chromium on PATH")
+
+
+class Tab:
+    """One page of the browser. ``events`` holds what it told and nobody asked for."""
+
+    def __init__(self, channel: aiohttp.ClientWebSocketResponse) -> None:
+        self._channel = channel
+        self._sent = 0
+        self.events: list[dict[str, Any]] = []
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._sent += 1
+        await self._channel.send_json({"id": self._sent, "method": method, "params": params})
+        async with asyncio.timeout(30):
+            while (message := await self._channel.receive_json()).get("id") != self._sent:
+                self.events.append(message)
+        assert "error" not in message, message
+        result: dict[str, Any] = message["result"]
+        return result
+
+    async def event(self, method: str) -> dict[str, Any]:
+        """The next event of this kind, among those that came already or will come; the ones before it are dropped."""
+        async with asyncio.timeout(30):
+            while True:
+                while self.events:
+                    if (told := self.events.pop(0))["method"] == method:
+                        params: dict[str, Any] = told["params"]
+                        return params
+                self.events.append(await self._channel.receive_json())
+
+    async def show(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+        self.events.clear()
+        await self.call("Page.navigate", url=url)
+
+    async def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Returns when the page is loaded."""
+        await self.show(url, width=width, height=height, dark=dark)
+        await self.event("Page.loadEventFired")
+
+    async def evaluate(self, expression: str) -> Any:
+        result = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def visible(self) -> str:
+        """The text that a reader sees: what is hidden by style is none."""
+        return " ".join((await self.evaluate("document.body.innerText")).split())
+
+    async def screenshot(self) -> bytes:
+        return base64.b64decode((await self.call("Page.captureScreenshot"))["data"])
+
+
+async def _anyone(token: str | None, headers: Headers) -> Identity:
+    return Identity()
+
+
+@pytest.fixture
+async def site(console: Console) -> AsyncIterator[str]:
+    """The console behind the real edge; its address."""
+    edge = Edge(registry=Registry(), identify=_anyone, routes=[*console.pages.routes, *data_routes(console.store)])
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    await edge.start([listening])
+    yield f"http://localhost:{edge.port}"
+    await edge.stop(1)
+
+
+@pytest.fixture
+async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
+    profile = tmp_path / "chromium"
+    profile.mkdir()
+    browser = await asyncio.create_subprocess_exec(
+        str(CHROMIUM),
+        *_FLAGS,
+        f"--user-data-dir={profile}",
+        env={**os.environ, "HOME": str(profile)},
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+            authority = await _debugger(browser)
+            async with session.get(f"http://{authority}/json/list") as response:
+                pages = [page for page in await response.json() if page["type"] == "page"]
+            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as channel:
+                tab = Tab(channel)
+                for domain in ("Page", "Runtime", "Log", "Network"):
+                    await tab.call(f"{domain}.enable")
+                yield tab
+    finally:
+        # All of its processes, so that nobody writes into the profile while it is removed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(browser.pid, signal.SIGKILL)
+        await browser.communicate()
+
+
+async def _debugger(browser: asyncio.subprocess.Process) -> str:
+    """Host and port at which the browser can be spoken to; it tells them on stderr."""
+    assert browser.stderr is not None
+    async for line in browser.stderr:
+        _, found, rest = line.decode().partition("DevTools listening on ws://")
+        if found:
+            return rest.partition("/")[0]
+    raise RuntimeError("chromium ended before it could be spoken to")
