@@ -85,8 +85,6 @@ class Data:
 class Database:
     """The ledger's database."""
 
-    url: str = _setting("", "`postgresql://user:password@host/name`. Empty: SQLite in the data directory.")
-    statement_timeout: Seconds = _setting(30.0, "Longest time a statement may take or wait for a lock.", least=0.001)
     queue_limit: int = _setting(10_000, "Writes that may wait; more are refused as RESOURCE_EXHAUSTED.", least=1)
 
 
@@ -128,7 +126,6 @@ class Execution:
     retry_backoff_max: Seconds = _setting(60.0, "Longest wait between attempts.", least=0)
     kill_grace: Seconds = _setting(5.0, "Time between SIGTERM and SIGKILL when a task is aborted.", least=0)
     log_max_bytes: Size = _setting(64 << 20, "Output kept of one attempt; the middle of a longer one is lost.", least=1)
-    fork_server_max_rss: Size = _setting(512 << 20, "A fork server that has grown beyond this is replaced.", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +192,7 @@ class Settings:
 
     @property
     def database_file(self) -> Path:
-        """The database where ``database.url`` is empty."""
+        """The SQLite database."""
         return self.data.dir / "flyte.db"
 
     def base_url(self, port: int) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held
-from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.settings import Settings
 
 
@@ -27,8 +26,6 @@ def add_to(verbs: Any) -> None:
 
 def run_upgrade(args: argparse.Namespace) -> int:
     settings = options.load(args)
-    if settings.database.url:
-        raise FailedPrecondition("database.url: this version upgrades SQLite only")
     with held(settings.data.dir, port=None):
         asyncio.run(_upgrade(settings))
     return 0

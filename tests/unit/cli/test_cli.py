@@ -24,13 +24,13 @@ def _nowhere(tmp_path, monkeypatch):
 
 def test_show_prints_each_value_and_its_source(capsys, tmp_path, monkeypatch):
     """One line per setting; a password is never among it."""
-    (tmp_path / "flyte.yaml").write_text("database: {url: 'postgresql://ada:secret@db/flyte'}\n")
+    (tmp_path / "flyte.yaml").write_text("server: {public_url: 'https://ada:secret@flyte.example'}\n")
     monkeypatch.setenv("FLYTE_UNIFIED_LOG_LEVEL", "error")
     assert main(["config", "show", "--port", "8080"]) == 0
     lines = {key: rest for key, *rest in (line.split() for line in capsys.readouterr().out.splitlines())}
     assert lines["server.port"] == ["8080", "flag", "--port"]
     assert lines["log.level"] == ["error", "FLYTE_UNIFIED_LOG_LEVEL"]
-    assert lines["database.url"] == ["postgresql://ada:***@db/flyte", f"{tmp_path}/flyte.yaml:database.url"]
+    assert lines["server.public_url"] == ["https://ada:***@flyte.example", f"{tmp_path}/flyte.yaml:server.public_url"]
     assert lines["cache.reservation_heartbeat"] == ["10s", "default"]
 
 

@@ -32,3 +32,10 @@ def test_every_default_in_the_template_is_the_default(tmp_path):
     loaded = load(file=path, environ=HOME)
     assert loaded == load(environ=HOME)
     assert set(loaded.sources) == set(FIELDS)
+
+
+def test_every_setting_is_read_by_something():
+    """A setting that changes nothing would be a lie."""
+    readers = [path.read_text() for path in (ROOT / "flyte_unified").rglob("*.py") if path.name != "reference.py"]
+    unread = [key for key in FIELDS if not any(re.search(rf"\b{re.escape(key)}\b(?! = )", text) for text in readers)]
+    assert unread == []
