@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, and_, func, select, tuple_
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey, RunKey
@@ -105,13 +105,14 @@ _ACTION_ORDER = (actions.c.created_at, actions.c.name)
 
 def recent_runs(scope: Scope, after: RunMark | None) -> Work[tuple[list[Listed], RunMark | None]]:
     """The root actions of runs, the newest first, and where the next page begins, if there is one."""
-    # The keys alone are read from an index; whole rows only of those that are shown.
-    keys = select(*_RUN_ORDER).where(actions.c.parent.is_(None), *_scoped(scope))
+    # The keys are read from an index, whole rows only of those that are shown. That every run has a project says nothing
+    # new, but lets SQLite take the index that has all the columns.
+    keys = select(*_RUN_ORDER).where(actions.c.parent.is_(None), *(_scoped(scope) or [actions.c.project > ""]))
     if after is not None:
         keys = keys.where(tuple_(*_RUN_ORDER) < tuple_(*after))
     page = keys.order_by(*(column.desc() for column in _RUN_ORDER)).limit(RUNS + 1).subquery()
     same = and_(*(actions.c[name] == page.c[name] for name in ("project", "domain", "run")), actions.c.name == ROOT_ACTION)
-    statement = select(*_LISTED).join(page, same).order_by(*(column.desc() for column in _RUN_ORDER))
+    statement = select(*_LISTED).join(page, same).order_by(*(column.desc() for column in page.c))
     rows = [_listed(row) for row in (yield statement).all()]
     if len(rows) <= RUNS:
         return rows, None
@@ -140,38 +141,39 @@ def phase_counts(key: RunKey) -> Work[dict[Phase, int]]:
 def in_phase(key: RunKey, phase: Phase, after: ActionMark | None) -> Work[tuple[list[Listed], ActionMark | None]]:
     """The actions of a run that are in ``phase``, in the order of their creation."""
     statement = select(*_LISTED).where(_in_run(key), actions.c.phase == phase, *_past(after))
-    return _page([_listed(row) for row in (yield _ordered(statement, CHILDREN)).all()])
+    return _page([_listed(row) for row in (yield statement.order_by(*_ACTION_ORDER).limit(CHILDREN + 1)).all()])
 
 
 def tree(top: ActionKey, after: ActionMark | None) -> Work[Tree]:
-    """What ``top`` started, and what that started, level by level, as far as a page has room."""
-    run = _in_run(top.run_key)
-    statement = select(*_LISTED).where(run, actions.c.parent == top.name, *_past(after))
-    level, more = _page([_listed(row) for row in (yield _ordered(statement, CHILDREN)).all()])
-    children: dict[str, list[Listed]] = {top.name: level}
-    shown = [top.name, *(child.key.name for child in level)]
-    for _ in range(_LEVELS):
-        room = _ROWS - len(shown)
-        if not level or room <= 0:
+    """What ``top`` started, and what that started, level by level, as far as a page has room: each parent has its share."""
+    run = top.run_key
+    first, more = _page((yield from _children(run, top.name, CHILDREN + 1, after)))
+    children = {top.name: first}
+    counts = yield from _counts(run, [top.name])
+    level, room = first, _ROWS - len(first)
+    for depth in range(_LEVELS + 1):
+        found = yield from _counts(run, [child.key.name for child in level])
+        counts |= found
+        if not found or room <= 0 or depth == _LEVELS:
             break
-        parents = [child.key.name for child in level]
-        level = [_listed(row) for row in (yield _below(run, parents, room)).all()]
-        shown += [child.key.name for child in level]
-        for child in level:
-            children.setdefault(child.parent or "", []).append(child)
-    total = func.count().label("total")
-    counted = select(actions.c.parent, total).where(run, actions.c.parent.in_(shown)).group_by(actions.c.parent)
-    counts = {row.parent: row.total for row in (yield counted).all()}
+        share, parents, level = min(_BELOW, max(1, room // len(found))), list(found)[:room], []
+        for parent in parents:
+            children[parent] = yield from _children(run, parent, share)
+            level += children[parent]
+        room -= len(level)
     return Tree(children, counts, more)
 
 
-def _below(run: ColumnElement[bool], parents: Sequence[str], room: int) -> Select[Any]:
-    """The first children of each of ``parents``; where room is short, every parent's first before any parent's second."""
-    place = func.row_number().over(partition_by=actions.c.parent, order_by=_ACTION_ORDER).label("place")
-    ranked = select(*_LISTED, place).where(run, actions.c.parent.in_(parents)).subquery()
-    columns = [ranked.c[column.name] for column in _LISTED]
-    chosen = select(*columns).where(ranked.c.place <= _BELOW).order_by(ranked.c.place, ranked.c.created_at, ranked.c.name)
-    return chosen.limit(room)
+def _children(key: RunKey, parent: str, limit: int, after: ActionMark | None = None) -> Work[list[Listed]]:
+    statement = select(*_LISTED).where(_in_run(key), actions.c.parent == parent, *_past(after))
+    return [_listed(row) for row in (yield statement.order_by(*_ACTION_ORDER).limit(limit)).all()]
+
+
+def _counts(key: RunKey, parents: Sequence[str]) -> Work[dict[str, int]]:
+    """How many children each has; those that have none are left out."""
+    total = func.count().label("total")
+    statement = select(actions.c.parent, total).where(_in_run(key), actions.c.parent.in_(parents))
+    return {row.parent: row.total for row in (yield statement.group_by(actions.c.parent)).all()}
 
 
 def _scoped(scope: Scope) -> list[ColumnElement[bool]]:
@@ -189,10 +191,6 @@ def _in_run(key: RunKey) -> ColumnElement[bool]:
 
 def _past(after: ActionMark | None) -> list[ColumnElement[bool]]:
     return [tuple_(*_ACTION_ORDER) > tuple_(*after)] if after is not None else []
-
-
-def _ordered(statement: Select[Any], limit: int) -> Select[Any]:
-    return statement.order_by(*_ACTION_ORDER).limit(limit + 1)
 
 
 def _page(rows: list[Listed]) -> tuple[list[Listed], ActionMark | None]:
