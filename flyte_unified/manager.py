@@ -130,8 +130,10 @@ class Manager:
     async def stop(self) -> None:
         """In order: tasks end as interruptions, streams are told, what was accepted is stored."""
         self._ready = False
-        await self.controller.stop(grace=self._settings.server.shutdown_grace)
-        await self._close(grace=0.5)
+        try:
+            await self.controller.stop(grace=self._settings.server.shutdown_grace)
+        finally:
+            await self._close(grace=0.5)
 
     async def kill(self) -> None:
         """At once; tasks that outlive the server are found by the next one."""

@@ -53,6 +53,7 @@ class Backend:
         self._values = values
         self._directory = directory
         self._started: Future[tuple[Manager, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="flyte-unified")
         self.endpoint = ""
         """``localhost:port``: what ``flyte.init(endpoint=..., insecure=True)`` takes"""
@@ -70,6 +71,7 @@ class Backend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+        self._ended.result()
 
     def create_project(self, name: str) -> None:
         """A new project, with every domain. Raises AlreadyExists."""
@@ -93,6 +95,6 @@ class Backend:
                 self._started.set_result((manager, asyncio.get_running_loop(), over))
                 await over.wait()
         except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+            (self._ended if self._started.done() else self._started).set_exception(error)
+        else:
+            self._ended.set_result(None)

@@ -7,6 +7,7 @@ What is asked for is remembered here until it is confirmed, and asked again of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -146,11 +147,12 @@ class ProcessLauncher:
             self._logger.error("tasks did not end: %s", ", ".join(sorted(self._running)))
         await self._leave()
         self._send({"verb": "quit"})
-        if self._writer is not None:
-            await self._writer.drain()
-        if self._reader is not None:
-            while await self._reader.read(1 << 16):
-                pass
+        with contextlib.suppress(ConnectionError):  # it went with something unread, as an exit that others forget just now
+            if self._writer is not None:
+                await self._writer.drain()
+            if self._reader is not None:
+                while await self._reader.read(1 << 16):
+                    pass
         await self.close()
 
     async def close(self) -> None:
