@@ -25,6 +25,7 @@ from flyte_unified.rpc.wire import Wire
 _TEXT = (("content-type", "text/plain; charset=utf-8"),)
 _JSON = (("content-type", "application/json"),)
 _TOKEN_PREFIX = "/t/"
+_LONGEST_ID = 256
 
 _UNARY, _STREAM, _GET = ConnectUnary(), ConnectStream(), ConnectGet()
 _GRPC, _WEB, _WEB_TEXT = Grpc(), GrpcWeb(), GrpcWebText()
@@ -80,20 +81,9 @@ class Application:
         if not self._known_host(exchange.host):
             await exchange.respond(421, _TEXT, b"this server is not known by that host name (server.allowed_hosts)\n")
             return
-        content_type = origin = ""
-        for name, value in exchange.headers:
-            if name == "content-type":
-                content_type = value
-            elif name == "origin":
-                origin = value
-            elif name == "x-request-id":
-                exchange.reply_headers = (*exchange.reply_headers, (name, value))
-            elif name == "x-forwarded-proto" and value == "https":
-                exchange.base_url = f"https://{exchange.host}"
-        if origin:
-            exchange.reply_headers = (*exchange.reply_headers, *self._cors.headers(exchange, origin))
+        content_type = self._read_headers(exchange)
         if exchange.method == "OPTIONS":
-            await exchange.respond(204, Cors.preflight(self._cors.headers(exchange, origin)))
+            await exchange.respond(204, Cors.preflight(exchange.reply_headers))
             return
         if exchange.path.startswith(_TOKEN_PREFIX):
             exchange.token, slash, rest = exchange.path[len(_TOKEN_PREFIX) :].partition("/")
@@ -104,16 +94,31 @@ class Application:
         else:
             await self._route(exchange, content_type)
 
+    def _read_headers(self, exchange: Exchange) -> str:
+        """The content type; on the way, what the reply's headers and links must say."""
+        content_type = ""
+        for name, value in exchange.headers:
+            if name == "content-type":
+                content_type = value
+            elif name == "x-request-id" and value.isascii() and len(value) <= _LONGEST_ID:
+                exchange.reply_headers = (*exchange.reply_headers, (name, value))
+            elif name == "origin":
+                exchange.reply_headers = (*exchange.reply_headers, *self._cors.headers(exchange, value))
+            elif name == "x-forwarded-proto" and value == "https":
+                exchange.base_url = f"https://{exchange.host}"
+        return content_type
+
     async def _call(self, exchange: Exchange, method: Method, content_type: str) -> None:
-        if exchange.method == "GET" and method.idempotent and method.kind is Kind.UNARY:
+        unary = method.kind is Kind.UNARY
+        gets = method.idempotent and unary
+        if exchange.method == "GET" and gets:
             await self.calls.serve(exchange, method, _GET, PROTO)
             return
         if exchange.method != "POST":
-            allow = "GET, POST" if method.idempotent and method.kind is Kind.UNARY else "POST"
-            await exchange.respond(405, (*_TEXT, ("allow", allow)), b"method not allowed\n")
+            await exchange.respond(405, (*_TEXT, ("allow", "GET, POST" if gets else "POST")), b"method not allowed\n")
             return
         wire, codec = _wire(content_type)
-        if wire is None or ((wire is _UNARY) is not (method.kind is Kind.UNARY) and wire in (_UNARY, _STREAM)):
+        if wire is None or wire is (_STREAM if unary else _UNARY):
             await exchange.respond(415, (*_TEXT, ("accept-post", _ACCEPT_POST)), b"unsupported media type\n")
         elif wire is _GRPC and exchange.http_version != "2":
             await exchange.respond(505, _TEXT, b"gRPC needs HTTP/2\n")

@@ -16,13 +16,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from flyte_unified.core.context import CallContext, Headers, Identity
-from flyte_unified.core.errors import (
-    Code,
-    DeadlineExceeded,
-    FlyteUnifiedError,
-    Internal,
-    Unavailable,
-)
+from flyte_unified.core.errors import Code, DeadlineExceeded, FlyteUnifiedError, Internal, Unavailable
 from flyte_unified.rpc.exchange import Disconnected, Exchange
 from flyte_unified.rpc.registry import Method
 from flyte_unified.rpc.wire import Call, Limits, Wire
@@ -60,15 +54,6 @@ class Calls:
         self._idle.set()
         self.stopping = False
 
-    def context(self, exchange: Exchange, procedure: str, protocol: str) -> CallContext:
-        return CallContext(
-            procedure=procedure,
-            headers=exchange.headers,
-            base_url=exchange.base_url,
-            http_method=exchange.method,
-            protocol=protocol,
-        )
-
     async def serve(self, exchange: Exchange, method: Method, wire: Wire, codec: str) -> None:
         """Answer one call, whatever happens. Raises only CancelledError, when the client is gone."""
         policy = self._policy
@@ -76,8 +61,7 @@ class Calls:
         began = loop.time()
         task = asyncio.current_task()
         assert task is not None
-        ctx = self.context(exchange, method.procedure, wire.protocol)
-        call = Call(exchange, method, ctx, dict(exchange.headers), codec, policy.limits)
+        call = self._call(exchange, method, wire, codec)
         self._enter(task, streams=method.kind.client_streams or method.kind.server_streams)
         if policy.in_flight is not None:
             policy.in_flight(1)
@@ -100,8 +84,7 @@ class Calls:
 
     async def refuse(self, exchange: Exchange, method: Method, wire: Wire, codec: str, error: FlyteUnifiedError) -> None:
         """Answer a call that no handler is there for, in the caller's own protocol."""
-        ctx = self.context(exchange, method.procedure, wire.protocol)
-        await self._fail(Call(exchange, method, ctx, dict(exchange.headers), codec, self._policy.limits), wire, error)
+        await self._fail(self._call(exchange, method, wire, codec), wire, error)
 
     @contextmanager
     def tracked(self, *, streams: bool) -> Iterator[None]:
@@ -119,6 +102,28 @@ class Calls:
         finally:
             self._leave(task)
 
+    async def stop(self, grace: float) -> None:
+        """End open streams at once and unary calls after ``grace`` seconds, all with UNAVAILABLE.
+
+        A handler that does not end when it is cancelled is left behind after one more second.
+        """
+        self.stopping = True
+        self._end([task for task, streams in self._open.items() if streams])
+        if await _within(self._idle, grace):
+            return
+        self._end(list(self._open))
+        await _within(self._idle, 1.0)
+
+    def _call(self, exchange: Exchange, method: Method, wire: Wire, codec: str) -> Call:
+        ctx = CallContext(
+            procedure=method.procedure,
+            headers=exchange.headers,
+            base_url=exchange.base_url,
+            http_method=exchange.method,
+            protocol=wire.protocol,
+        )
+        return Call(exchange, method, ctx, dict(exchange.headers), codec, self._policy.limits)
+
     def _enter(self, task: asyncio.Task[object], *, streams: bool) -> None:
         self._open[task] = streams
         self._idle.clear()
@@ -128,15 +133,6 @@ class Calls:
         self._ended.discard(task)
         if not self._open:
             self._idle.set()
-
-    async def stop(self, grace: float) -> None:
-        """End open streams at once and unary calls after ``grace`` seconds, all with UNAVAILABLE."""
-        self.stopping = True
-        self._end([task for task, streams in self._open.items() if streams])
-        if await _within(self._idle, grace):
-            return
-        self._end(list(self._open))
-        await _within(self._idle, 1.0)
 
     def _end(self, tasks: list[asyncio.Task[object]]) -> None:
         for task in tasks:
@@ -185,6 +181,8 @@ class Calls:
 
     async def _fail(self, call: Call, wire: Wire, error: FlyteUnifiedError) -> None:
         self._log.debug("call failed", procedure=call.method.procedure, code=error.code.wire, error=error.message)
+        if call.exchange.complete:
+            raise Disconnected
         try:
             await wire.fail(call, error)
         except Disconnected:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -17,9 +18,11 @@ from flyte_unified.rpc.application import Application
 from flyte_unified.rpc.calls import Authorize, Identify, InFlight, Observe, Policy
 from flyte_unified.rpc.http1 import Http1Server
 from flyte_unified.rpc.http2 import Http2Connection
-from flyte_unified.rpc.listener import Mux
+from flyte_unified.rpc.listener import Connections, Mux
 from flyte_unified.rpc.registry import Registry
 from flyte_unified.rpc.wire import Limits
+
+_CLOSING_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +73,10 @@ class Edge:
             logger=logger,
         )
         self._patience = patience or Patience()
-        self._max_connections = max_connections
         self._servers: list[asyncio.Server] = []
         self._http1: Http1Server | None = None
         self._http2: set[Http2Connection] = set()
-        self._pending: set[Mux] = set()
+        self._connections = Connections(limit=max_connections)
         self._port = 0
 
     @property
@@ -93,44 +95,31 @@ class Edge:
         )
         self._port = sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
+        new = partial(Mux, self._choose, self._connections, seconds=patience.head)
         for bound in sockets:
-            self._servers.append(await loop.create_server(self._connection, sock=bound))
+            self._servers.append(await loop.create_server(new, sock=bound))
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Serve no more. Open streams end with UNAVAILABLE at once, other calls have ``grace`` seconds."""
-        assert self._http1 is not None
+        """Serve no more. Open streams end with UNAVAILABLE at once, other calls have ``grace`` seconds.
+
+        Returns within about three seconds more, whatever clients and handlers do.
+        """
+        if self._http1 is None:
+            return
         for server in self._servers:
             server.close()
         self._http1.drain()
-        for http2 in tuple(self._http2):
-            http2.drain()
+        for connection in tuple(self._http2):
+            connection.drain()
         await self._application.calls.stop(grace)
-        await self._http1.shutdown(0.5)
-        for http2 in tuple(self._http2):
-            http2.abort()
-        for mux in tuple(self._pending):
-            mux.abort()
+        await self._http1.shutdown(_CLOSING_SECONDS)
+        await self._connections.close(_CLOSING_SECONDS)
         for server in self._servers:
             await server.wait_closed()
 
-    def _connection(self) -> asyncio.Protocol:
-        assert self._http1 is not None
-        if self._http1.count + len(self._http2) + len(self._pending) >= self._max_connections:
-            return _Refuse()
-        return Mux(self._choose, self._pending, seconds=self._patience.head)
-
-    def _choose(self, http2: bool) -> asyncio.Protocol:
+    def _choose(self, http2: bool, lost: Callable[[], None]) -> asyncio.Protocol:
         assert self._http1 is not None
         if not http2:
-            return self._http1()
-        return Http2Connection(
-            self._application, self._http2, idle_seconds=self._patience.idle, stall_seconds=self._patience.stall
-        )
-
-
-class _Refuse(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+            return self._http1.connection(lost)
+        patience = self._patience
+        return Http2Connection(self._application, self._http2, lost, idle_seconds=patience.idle, stall_seconds=patience.stall)

@@ -19,6 +19,7 @@ class Exchange(abc.ABC):
 
     __slots__ = (
         "base_url",
+        "complete",
         "headers",
         "host",
         "http_version",
@@ -46,6 +47,8 @@ class Exchange(abc.ABC):
         """Sent with any response: what the edge adds for the browser and for the caller's logs."""
         self.patient = False
         """Whether the client may take as long as it likes between two pieces of the body: a stream of messages."""
+        self.complete = False
+        """Whether the response's last bytes are on their way: after that, nothing can be added."""
         self.started = False
         """Whether the response has begun: after that, no other status can be sent."""
 

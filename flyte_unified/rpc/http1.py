@@ -23,7 +23,7 @@ from flyte_unified.rpc.exchange import Disconnected, Exchange
 _LONGEST_LINE = 64 << 10
 """Connect's GET carries the message in the request line."""
 _AT_ONCE = 256 << 10
-"""A response of more bytes is watched for a client that does not read it."""
+"""Bytes given to the transport before it is asked whether the client keeps up."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -80,15 +80,13 @@ class Http1Exchange(Exchange):
                 transport.write(_CONTINUE)
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"", *, trailers: Headers = ()) -> None:
-        self.started = True
-        response = web.Response(status=status, headers=self._lines(headers), body=body)
-        self.response = response
-        if len(body) > _AT_ONCE:
-            await self._bounded(self._whole(response))
-
-    async def _whole(self, response: web.Response) -> None:
-        await response.prepare(self._request)
-        await response.write_eof()
+        self.started = self.complete = True
+        if len(body) > _AT_ONCE and self.method != "HEAD":
+            await self.start(status, (*headers, ("content-length", str(len(body)))))
+            await self.write(body)
+            await self.end()
+        else:
+            self.response = web.Response(status=status, headers=self._lines(headers), body=body)
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -96,19 +94,19 @@ class Http1Exchange(Exchange):
         await self._bounded(self.response.prepare(self._request))
 
     async def write(self, data: bytes) -> None:
-        if not data:
-            return
         writer = self._request.writer
         assert isinstance(writer, StreamWriter)
-        try:
-            await writer.write(data, drain=False)
-        except OSError as error:
-            raise Disconnected from error
-        if self._request.protocol.writing_paused:
-            await self._bounded(writer.drain())
+        for start in range(0, len(data), _AT_ONCE):
+            try:
+                await writer.write(data[start : start + _AT_ONCE], drain=False)
+            except OSError as error:
+                raise Disconnected from error
+            if self._request.protocol.writing_paused:
+                await self._bounded(writer.drain())
 
     async def end(self, *, trailers: Headers = ()) -> None:
         assert self.response is not None
+        self.complete = True
         await self._bounded(self.response.write_eof())
 
     async def _bounded(self, sending: Awaitable[Any]) -> None:
@@ -133,11 +131,12 @@ class Http1Exchange(Exchange):
 class _Connection(RequestHandler):
     """aiohttp's connection with a bound on the time that a request's head may take."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "busy")
+    __slots__ = ("_head_seconds", "_head_timer", "_lost", "busy")
 
-    def __init__(self, server: Http1Server, *, head_seconds: float, **options: Any) -> None:
+    def __init__(self, server: Http1Server, lost: Callable[[], None], *, head_seconds: float, **options: Any) -> None:
         super().__init__(server, **options)
         self.busy = False
+        self._lost = lost
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -167,10 +166,11 @@ class _Connection(RequestHandler):
         if self._head_timer is not None:
             self._head_timer.cancel()
         super().connection_lost(exc)
+        self._lost()
 
 
 class Http1Server(web.Server):
-    """Makes connections, one per client; calling it is asyncio's protocol factory."""
+    """The connections, one per client, and their common end."""
 
     def __init__(
         self,
@@ -187,9 +187,11 @@ class Http1Server(web.Server):
         self._stall_seconds = stall_seconds
         self._stopping = False
 
-    def __call__(self) -> RequestHandler:
+    def connection(self, lost: Callable[[], None]) -> asyncio.Protocol:
+        """A protocol for a new connection, which calls ``lost`` at its end."""
         return _Connection(
             self,
+            lost,
             head_seconds=self._head_seconds,
             loop=self._loop,
             keepalive_timeout=self._idle_seconds,
@@ -198,11 +200,6 @@ class Http1Server(web.Server):
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
         )
-
-    @property
-    def count(self) -> int:
-        """Of open connections."""
-        return len(self._connections)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol

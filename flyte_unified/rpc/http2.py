@@ -29,6 +29,7 @@ _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 16 << 20
 """More than one stream's, so that one handler that does not read cannot stop the others."""
 _PING_SECONDS = 60.0
+_LINGER_SECONDS = 1.0
 _MAX_STREAMS = 1000
 _AT_ONCE = 256 << 10
 """Bytes given to the transport before it is asked whether the client keeps up."""
@@ -87,7 +88,7 @@ class _Body(Buffer):
 class Http2Exchange(Exchange):
     """One stream of one connection."""
 
-    __slots__ = ("_body", "_ended", "_h2", "_stall", "_stream")
+    __slots__ = ("_body", "_ended", "_h2", "_stall", "_stream", "_torn")
 
     def __init__(self, stream: Stream, body: _Body, headers: list[tuple[str, str]], *, stall: float) -> None:
         pseudo = {name: value for name, value in headers if name[0] == ":"}
@@ -99,6 +100,7 @@ class Http2Exchange(Exchange):
         self._body = body
         self._stall = stall
         self._ended = False
+        self._torn = False
 
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -117,7 +119,7 @@ class Http2Exchange(Exchange):
             raise Disconnected from error
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"", *, trailers: Headers = ()) -> None:
-        self.started = True
+        self.started = self.complete = True
         lines = self._lines(status, headers)
         if not trailers and status not in _BODILESS and not any(name == "content-length" for name, _ in headers):
             lines.append(("content-length", str(len(body))))
@@ -136,7 +138,7 @@ class Http2Exchange(Exchange):
             await self._data(body, end=not trailers)
             if trailers:
                 await self.end(trailers=trailers)
-        self._finish()
+        self._ended = True
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -149,13 +151,16 @@ class Http2Exchange(Exchange):
             await self._data(data, end=False)
 
     async def end(self, *, trailers: Headers = ()) -> None:
+        if self._torn:
+            raise Disconnected
+        self.complete = True
         await self._room(data=False)
         with self._sending():
             if trailers:
                 self._h2.send_headers(self._open_id(), trailers, end_stream=True)
             else:
                 self._h2.end_stream(self._open_id())
-        self._finish()
+        self._ended = True
 
     def abort(self) -> None:
         if not self._ended:
@@ -166,7 +171,26 @@ class Http2Exchange(Exchange):
     def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
         return [(":status", str(status)), *[(name.lower(), value) for name, value in (*headers, *self.reply_headers)]]
 
+    async def linger(self) -> None:
+        """Let a client that was answered early finish its request for a moment, then tell it to stop.
+
+        Some clients (curl 7.88) take a reset for a failure although the response before it is whole.
+        """
+        if self._body.ended or not self._stream.closable:
+            return
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while await self._body.next(None):
+                    pass
+        except TimeoutError:
+            if self._stream.closable:
+                self._stream.reset_nowait(ErrorCodes.NO_ERROR)
+
     async def _data(self, data: bytes, *, end: bool) -> None:
+        if self._torn:
+            # A write was cancelled half-way: whatever followed would be taken for its rest.
+            raise Disconnected
+        self._torn = True
         sent, size = 0, len(data)
         while sent < size:
             stop = min(sent + await self._room(), size)
@@ -176,6 +200,7 @@ class Http2Exchange(Exchange):
                     upto = min(sent + frame, stop)
                     self._h2.send_data(stream_id, data[sent:upto], end_stream=end and upto == size)
                     sent = upto
+        self._torn = False
 
     async def _room(self, *, data: bool = True) -> int:
         """Wait for the connection and, for ``data``, the client's window; bytes that can be sent at once."""
@@ -197,12 +222,6 @@ class Http2Exchange(Exchange):
                     await waiting.wait()
             except TimeoutError as error:
                 raise Disconnected from error
-
-    def _finish(self) -> None:
-        # What the client still sends is of no use: tell it so instead of reading on.
-        self._ended = True
-        if not self._body.ended and self._stream.closable:
-            self._stream.reset_nowait(ErrorCodes.NO_ERROR)
 
     def _open_id(self) -> int:
         # h2 forgets a closed stream, and would take its number for a new one's.
@@ -249,6 +268,7 @@ class _Streams(AbstractHandler):
     async def _serve(self, exchange: Http2Exchange) -> None:
         await self._protocol.application(exchange)
         exchange.abort()
+        await exchange.linger()
 
     def _done(self, stream: Stream, release: Callable[[], None], task: asyncio.Task[None]) -> None:
         del self._tasks[stream]
@@ -283,6 +303,7 @@ class Http2Connection(H2Protocol):
         self,
         application: Callable[[Exchange], Awaitable[None]],
         connections: set[Http2Connection],
+        lost: Callable[[], None],
         *,
         idle_seconds: float,
         stall_seconds: float,
@@ -299,6 +320,7 @@ class Http2Connection(H2Protocol):
         self.application = application
         self.stall_seconds = stall_seconds
         self._connections = connections
+        self._lost = lost
         self._idle_seconds = idle_seconds
         self._idle_timer: asyncio.TimerHandle | None = None
         self._leaving = False
@@ -332,6 +354,7 @@ class Http2Connection(H2Protocol):
         self._leaving = True
         self._connections.discard(self)
         super().connection_lost(exc)
+        self._lost()
 
     def busy(self) -> None:
         """A stream has begun."""
@@ -357,7 +380,3 @@ class Http2Connection(H2Protocol):
         self.connection._transport.write(goaway.serialize())
         if not self._streams:
             self.connection.close()
-
-    def abort(self) -> None:
-        if not self.connection.is_closing():
-            self.connection._transport.abort()

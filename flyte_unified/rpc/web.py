@@ -72,8 +72,8 @@ class Cors:
 
     @staticmethod
     def preflight(granted: Headers) -> Headers:
-        """What a preflight gets beside ``granted``, which ``headers`` returned."""
-        if len(granted) == 1:
+        """What a preflight gets beside ``granted``, the reply's headers so far."""
+        if "access-control-allow-origin" not in dict(granted):
             return ()
         return (
             ("access-control-allow-methods", "GET, POST, PUT, DELETE, OPTIONS"),
@@ -99,8 +99,8 @@ class Router:
 
     def find(self, path: str) -> tuple[dict[str, Route], dict[str, str]] | None:
         """The routes at ``path`` (percent-decoded) by method, and what its placeholders match."""
-        if (methods := self._exact.get(path)) is not None:
-            return methods, {}
+        if (exact := self._exact.get(path)) is not None:
+            return exact, {}
         for pattern, methods in self._patterns.values():
             if (match := pattern.fullmatch(path)) is not None:
                 return methods, match.groupdict()

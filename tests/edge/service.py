@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import sys
+import traceback
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
+import structlog
 from flyteidl2.project import project_service_pb2
 from flyteidl2.workflow import internal_run_service_pb2, run_service_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -110,7 +113,15 @@ class Service:
         registry.add("flyteidl2.project.ProjectService", self.projects)
         registry.add("flyteidl2.workflow.RunService", self.runs)
         registry.add("flyteidl2.workflow.InternalRunService", self.internal)
-        self.edge = Edge(registry=registry, identify=identify, observe=self._observe, in_flight=self._in_flight, **options)
+        self.logged: list[MutableMapping[str, Any]] = []
+        self.edge = Edge(
+            registry=registry,
+            identify=identify,
+            observe=self._observe,
+            in_flight=self._in_flight,
+            logger=structlog.wrap_logger(structlog.ReturnLogger(), processors=[self._log]),
+            **options,
+        )
 
     @property
     def port(self) -> int:
@@ -123,6 +134,12 @@ class Service:
     @property
     def outcomes(self) -> list[str]:
         return [code for _, _, code in self.observed]
+
+    def _log(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event.get("exc_info"):
+            event["exc_info"] = "".join(traceback.format_exception(*sys.exc_info()))
+        self.logged.append({"level": method, **event})
+        raise structlog.DropEvent
 
     def _observe(self, procedure: str, protocol: str, code: str, seconds: float) -> None:
         self.observed.append((procedure, protocol, code))

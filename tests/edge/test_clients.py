@@ -146,6 +146,8 @@ async def test_foreign_exception(service: Service, options: dict[str, Any], http
         assert caught.value.code is Code.INTERNAL
         assert "secret" not in caught.value.message
     assert service.outcomes == ["internal", "internal"]
+    errors = [event for event in service.logged if event["level"] == "error"]
+    assert ["a secret of the inside" in event["exc_info"] for event in errors] == [True, False]
 
 
 async def test_json_and_get(service: Service) -> None:

@@ -179,6 +179,10 @@ async def test_run_token(served: Service, version: str) -> None:
     assert (status, json.loads(body)["path"]) == (200, "/data/x")
     assert (await curl(version, f"{served.url}/t/wrong/data/x"))[0] == 403
     assert (await curl(version, f"{served.url}/t/{TOKEN}"))[0] == 404
+    crash = ("-H", "content-type: application/json", "-d", '{"id": "crash"}')
+    assert (await curl(version, *crash, f"{served.url}/t/{TOKEN}{GET_PROJECT}"))[0] == 500
+    assert served.logged
+    assert TOKEN not in repr(served.logged)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

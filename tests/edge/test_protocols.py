@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.status_pb2 import Status
 from hypothesis import given
@@ -36,6 +37,8 @@ CONTENT_TYPES = [
     "application/grpc-web-text",
     "application/grpc-web-text+proto",
 ]
+
+QUIET = structlog.wrap_logger(structlog.ReturnLogger())
 
 
 class Texts:
@@ -66,7 +69,7 @@ def application(**options: Any) -> Application:
         coders = {"proto": bytes, "json": bytes}
         registry.add_method(Method("acme.Texts", name.title(), kind, getattr(texts, name), coders, coders, idempotent=True))
     policy = Policy(identify=identify, limits=Limits(message=1000, compress_from=1000), **options)
-    return Application(registry=registry, routes=[], policy=policy, allowed_hosts=[], cors_origins=[])
+    return Application(registry=registry, routes=[], policy=policy, allowed_hosts=[], cors_origins=[], logger=QUIET)
 
 
 async def ask(name: str, content_type: str, *pieces: bytes, **headers: str) -> MemoryExchange:
