@@ -22,6 +22,7 @@ start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
 	@$(BIN)/flyte-unified start $(ARGS)
 
 test: $(VENV)/.tools ## run the tests
+	@$(chromium)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 lint: $(VENV)/.tools ## check style, types and import rules
@@ -54,6 +55,10 @@ clean: ## remove what these verbs made
 # uv where there is one: it is quick. Otherwise venv and a pip that knows dependency groups (25.1).
 install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi
+
+# The console's tests look through a browser; where there is none and none can be had, they are left out and say so.
+chromium = command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true
 
 $(BIN)/python:
 	@set -e; for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \

@@ -186,7 +186,6 @@ def _started(shown: Shown, *, now: int) -> Html | None:
         _filters(shown),
         table("Actions", columns, rows, class_="actions"),
         _pages(path, query, more, first=not shown.further),
-        class_="started",
     )
 
 

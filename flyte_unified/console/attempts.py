@@ -29,7 +29,6 @@ def attempts_section(details: Details, *, now: int) -> Html:
         _attempt(latest, details, now=now, open_=True),
         [_attempt(record, details, now=now, open_=False) for record in earlier],
         tag("p", f"{left_out} earlier ones are not shown.", class_="empty") if left_out else None,
-        class_="attempts",
     )
 
 

@@ -156,8 +156,10 @@ def tree(top: ActionKey, after: ActionMark | None) -> Work[Tree]:
         counts |= found
         if not found or room <= 0 or depth == _LEVELS:
             break
-        share, parents, level = min(_BELOW, max(1, room // len(found))), list(found)[:room], []
-        for parent in parents:
+        share = min(_BELOW, max(1, room // len(found)))
+        parents = [child.key.name for child in level if child.key.name in found]
+        level = []
+        for parent in parents[:room]:
             children[parent] = yield from _children(run, parent, share)
             level += children[parent]
         room -= len(level)

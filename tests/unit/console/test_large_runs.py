@@ -82,6 +82,20 @@ async def test_room_is_shared_by_the_levels(console: Console) -> None:
     assert "p00c29" in _actions(await console.see(f"{PAGE}?i=p00"))
 
 
+async def test_room_for_some_parents_only(console: Console) -> None:
+    """Where even one child of each is too many, the first parents show theirs, and the others how many they have."""
+    await console.run()
+    parents = [f"p{number:03}" for number in reversed(range(store.CHILDREN))]
+    for parent in parents:
+        await console.child(parent)
+        await asyncio.gather(*(console.child(f"{parent}c{number}", parent=parent) for number in range(2)))
+    page = await console.see(PAGE)
+    shown = _actions(page)
+    assert [name for name in shown if len(name) == 4] == parents
+    assert [name for name in shown if len(name) > 4] == [f"{parent}c0" for parent in parents[:100]]
+    assert page.text.count("+ 1 below") == page.text.count("+ 2 below") == 100
+
+
 async def test_a_long_chain(console: Console) -> None:
     """Actions that start each other a hundred levels deep: a page shows some levels, and the way from the root."""
     await console.run()
