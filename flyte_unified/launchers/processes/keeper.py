@@ -154,7 +154,7 @@ class Keeper:
             self._tell({"error": f"{type(error).__name__}: {error}", "verb": verb, "id": work})
 
     def _welcome(self, message: dict[str, Any]) -> None:
-        running = [{"id": t.id, "pid": t.pid, "at": t.at} for t in self._tasks.values() if t.pid]
+        running = [{"id": t.id, "pid": t.pid, "at": t.at, "home": t.home} for t in self._tasks.values() if t.pid]
         exited = [record for record, _ in self._ended.values()]
         self._link.welcome({"welcome": VERSION, "pid": os.getpid(), "running": running, "exited": exited})
         if message["version"] == VERSION:
@@ -192,7 +192,7 @@ class Keeper:
         return self._started(work, pid)
 
     def _tell_started(self, work: Task) -> None:
-        self._tell({"started": work.id, "pid": work.pid, "at": work.at, "warm": work.warm})
+        self._tell({"started": work.id, "pid": work.pid, "at": work.at, "warm": work.warm, "home": work.home})
 
     def _started(self, work: Task, pid: int, *, warm: bool = False) -> None:
         work.pid = pid

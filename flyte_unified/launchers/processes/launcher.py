@@ -66,6 +66,7 @@ class ProcessLauncher:
         self._running: dict[str, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._held: dict[str, list[int]] = {}
         self._launches: dict[str, tuple[dict[str, Any], asyncio.Future[None]]] = {}
         self._kills: dict[str, float] = {}
         self._stop_grace: float | None = None
@@ -131,7 +132,8 @@ class ProcessLauncher:
     async def warm_up(self, interpreter: Path, env: Mapping[str, str] | None = None) -> None:
         """Have a fork server ready for tasks with an environment like ``env`` (by default ours). Does not wait for it."""
         found, mark = await self._interpreters.inspect(interpreter)
-        if warm := self._warm(found, mark, os.environ if env is None else env):
+        env = {"FSSPEC_FILE_AUTO_MKDIR": "1", **(os.environ if env is None else env)}  # as every task of the SDK has it
+        if warm := self._warm(found, mark, env):
             self._send({"verb": "warm", "warm": warm})
 
     async def stop(self, grace: float) -> None:
@@ -164,6 +166,10 @@ class ProcessLauncher:
             self._writer = None
         for _, accepted in self._launches.values():
             accepted.cancel()
+        for descriptors in self._held.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._held.clear()
         self._wake_all()
 
     async def _leave(self) -> None:
@@ -228,7 +234,7 @@ class ProcessLauncher:
         for row in welcome["running"]:
             present.add(row["id"])
             if not self._running.get(row["id"]):
-                self._begun(row["id"], row["pid"])
+                self._begun(row)
                 found.append(Adopted(row["id"], row["pid"], row["at"]))
         for event in map(_exited, welcome["exited"]):
             self._ended(event.id)
@@ -278,7 +284,7 @@ class ProcessLauncher:
         if "accepted" in message:
             self._settle(message["accepted"], None)
         elif "started" in message:
-            self._begun(message["started"], message["pid"])
+            self._begun({**message, "id": message["started"]})
             self._on_event(Started(message["started"], message["pid"], message["at"], message["warm"]))
         elif "exited" in message:
             event = _exited(message["exited"])
@@ -305,16 +311,21 @@ class ProcessLauncher:
             else:
                 accepted.set_exception(error)
 
-    def _begun(self, work: str, pid: int) -> None:
+    def _begun(self, row: dict[str, Any]) -> None:
+        work = row["id"]
         self._settle(work, None)
         self._launches.pop(work, None)
-        self._running[work] = pid
+        self._running[work] = row["pid"]
         self._idle.clear()
+        if work not in self._held:
+            self._held[work] = _hold(row["home"])
 
     def _ended(self, work: str) -> None:
         self._settle(work, None)
         self._launches.pop(work, None)
         self._running.pop(work, None)
+        for descriptor in self._held.pop(work, ()):
+            os.close(descriptor)
         self._kills.pop(work, None)
         self._grew(work)
         if not self._running:
@@ -348,6 +359,14 @@ class ProcessLauncher:
             "single": not self._fork,
             "avoid": [],
         }
+
+
+def _hold(home: str) -> list[int]:
+    """Keep the task's pipes in being: what it writes while there is no keeper would be gone when it ends before there is."""
+    held: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended, or we have too many: then the keeper alone holds them
+        held += [os.open(home + name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for name in ("/out", "/err")]
+    return held
 
 
 def _exited(record: dict[str, Any]) -> Exited:

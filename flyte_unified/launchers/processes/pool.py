@@ -23,6 +23,8 @@ _MAXIMUM = 4
 _SPARE = 2
 _READY_SECONDS = 90
 _RESTARTS = 8
+_IN_FLIGHT = 16
+_REMEMBERED = 1000
 
 
 class ForkServer:
@@ -68,6 +70,7 @@ class Pool:
         """Every server not reaped yet, those dismissed included."""
         self._restarts: dict[str, int] = {}
         self._hopeless: set[str] = set()
+        self._seen: set[str] = set()
 
     @property
     def deadline(self) -> float | None:
@@ -82,22 +85,32 @@ class Pool:
                     signal_all([who["pid"]], signal.SIGKILL)
         remove(self._directory)
 
-    def prepare(self, config: dict[str, Any]) -> None:
-        """Have a server for ``config["key"]``."""
+    def prepare(self, config: dict[str, Any]) -> bool:
+        """Have a server for ``config["key"]``. False when there can be none."""
         key = config["key"]
         if key in self._hopeless:
-            return
+            return False
+        present = len(self._of(key))
+        if not present and not self._make_room():
+            return False
         self._configs.setdefault(key, config)
-        wanted = _SPARE if config["single"] else 1
-        for _ in range(wanted - len(self._of(key))):
+        for _ in range((_SPARE if config["single"] else 1) - present):
             self._start(key)
+        return True
 
     def dispatch(self, request: dict[str, Any]) -> None:
-        """Have the work started by a server of its key, now or when one is ready; plainly when there is no hope."""
+        """Have the work started by a server of its key, now or when one is ready; plainly when there is none.
+
+        A key that is new beside others gets a server when it comes again: an environment of its own for each task must
+        not mean a server for each task.
+        """
         key = request["warm"]["key"]
-        if key in self._hopeless:
+        new = key not in self._seen and key not in self._configs
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen.add(key)
+        if (new and self._servers) or not self.prepare(request["warm"]):
             return self._cold(request)
-        self.prepare(request["warm"])
         self._queues.setdefault(key, []).append(request)
         return self._pass_on(key)
 
@@ -139,7 +152,6 @@ class Pool:
         return [server for server in self._servers if server.key == key]
 
     def _start(self, key: str) -> None:
-        self._evict()
         config = self._configs[key]
         ours, theirs = socket.socketpair()
         config = {**config, "boot": self._boot, "learned": f"{self._directory}/{key}.modules"}
@@ -173,19 +185,21 @@ class Pool:
                 os._exit(127)
         return pid
 
-    def _evict(self) -> None:
-        forking = [s for s in self._servers if not self._configs[s.key]["single"]]
-        if len(forking) < _MAXIMUM:
-            return
-        for server in forking:
+    def _make_room(self) -> bool:
+        """Dismiss the key longest unused if there are as many as may be. False when all are in use."""
+        if len({server.key for server in self._servers}) < _MAXIMUM:
+            return True
+        for server in list(self._servers):
             if server.ready and not server.sent and not self._queues.get(server.key):
-                self._drop(server)
-                return
+                for each in self._of(server.key):
+                    self._drop(each)
+                return True
+        return False
 
     def _pass_on(self, key: str) -> None:
         queue = self._queues.get(key, [])
         for server in self._of(key):
-            while queue and server.ready:
+            while queue and server.ready and len(server.sent) < _IN_FLIGHT:
                 request = queue.pop(0)
                 self._servers.remove(server)
                 self._servers.append(server)
@@ -230,6 +244,7 @@ class Pool:
         else:
             server.sent -= {message.get("forked", ""), message.get("refused", "")}
             self._message(server, message)
+            self._pass_on(server.key)
             if self._configs[server.key]["single"] and "forked" in message:
                 self._servers.remove(server)
                 self._selector.unregister(server.control)

@@ -52,7 +52,7 @@ class Processes:
             self._told.notify_all()
 
     async def launch(self, work: str, *argv: str, warm: bool = False, **options: Any) -> None:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.root), **options.pop("env", {})}
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.root), "FSSPEC_FILE_AUTO_MKDIR": "1", **options.pop("env", {})}
         await self.launcher.launch(
             ProcessWork(
                 id=work,

@@ -103,7 +103,7 @@ print(json.dumps({
         await server.exited("a")
         (line,) = await server.output("a")
     seen = json.loads(line)
-    assert seen["env"] == ["HOME", "LC_ALL", "ONLY", "PATH"]
+    assert seen["env"] == ["FSSPEC_FILE_AUTO_MKDIR", "HOME", "LC_ALL", "ONLY", "PATH"]
     assert seen["cwd"] == str(tmp_path / "work/a")
     assert seen["fds"] == ["0", "1", "2"]
     assert (seen["stdin"], seen["argv"], seen["leader"]) == ("", ["x"], True)

@@ -91,6 +91,7 @@ async def server(root: Path) -> AsyncIterator[Processes]:
     server = Processes(root)
     for event in await server.launcher.start():
         server.launcher.forget(event.id)
+    await server.launcher.warm_up(PYTHON, {"PATH": os.environ["PATH"], "HOME": str(root), "FSSPEC_FILE_AUTO_MKDIR": "1"})
     yield server
     assert not [message for message in server.messages if "without a fork server" in message]
     await server.launcher.close()
@@ -102,6 +103,7 @@ async def test_a_forked_task_has_the_state_of_a_new_interpreter(server: Processe
     env = {"TASK": "1", "TZ": "Asia/Tokyo", "TMPDIR": str(server.root), "LOG_LEVEL": "10"}
     states: list[dict[str, Any]] = []
     randoms = set()
+    await server.launch("first", str(script), env=env, warm=True)  # that key gets its server when it comes again
     for work, warm in (("cold", False), ("warm", True), ("warm2", True)):
         await server.launch(work, str(script), "--flag", "x y", env=env, warm=warm)
         assert (await server.exited(work)).exit_code == 0, await server.output(work)
@@ -138,12 +140,12 @@ async def test_a_variable_that_the_imports_read_is_honoured(server: Processes) -
     """The SDK reads some variables while it is imported: a task with other values gets them, warm as cold."""
     script = _script(server.root, "read", "import flyte.storage._storage as s; print(s.BATCH_SIZE)")
     values = []
-    for n, value in enumerate(("3", "3", "4")):
+    for n, value in enumerate(("3", "3", "3", "4")):
         await server.launch(f"read{n}", str(script), warm=True, env={"FLYTE_IO_BATCH_SIZE": value})
         await server.exited(f"read{n}")
         values += await server.output(f"read{n}")
-    assert values == ["3", "3", "4"]
-    assert await _forked(server, "read1")
+    assert values == ["3", "3", "3", "4"]
+    assert [await _forked(server, f"read{n}") for n in range(4)] == [False, False, True, False]
 
 
 async def test_tasks_outlive_their_fork_server(server: Processes) -> None:
@@ -196,6 +198,21 @@ async def test_many_forked_tasks_at_once(server: Processes) -> None:
     exits = await asyncio.gather(*(server.exited(f"m{n}") for n in range(40)))
     assert [ended.exit_code for ended in exits] == list(range(40))
     assert [await server.output(f"m{n}") for n in range(40)] == [[str(server.root / f"work/m{n}")] for n in range(40)]
+
+
+async def test_forked_tasks_survive_the_keeper(tmp_path: Path) -> None:
+    """A forked task goes on when its keeper is killed, and so its fork server ends; the next keeper sees its end."""
+    code = "import os, sys, time\nprint('ready', flush=True)\nwhile not os.path.exists('end'): time.sleep(0.005)\nprint('end')"
+    async with processes(tmp_path) as server:
+        await server.launch("a", str(_script(tmp_path, "waits", code)), warm=True)
+        await server.says("a", "ready")
+        parent = psutil.Process((await server.started("a")).pid).ppid()
+        os.kill(server.launcher.keeper_pid, signal.SIGKILL)
+        await gone(parent)
+        (tmp_path / "work/a/end").touch()
+        assert not (await server.exited("a")).known
+        assert await server.output("a") == ["ready", "end"]
+        assert await _forked(server, "a")
 
 
 async def test_without_forking_interpreters_are_started_ahead(tmp_path: Path) -> None:
