@@ -188,9 +188,10 @@ class Actions:
 
 def update_of(action: Action, *, org: str) -> state_service_pb2.ActionUpdate:
     """What a watching parent is told of an action."""
-    update = state_service_pb2.ActionUpdate(
-        action_id=action.key.idl(org), phase=int(action.phase), output_uri=action.output_uri
-    )
+    output_uri = action.output_uri
+    if not output_uri and action.action_type is ActionType.TASK:  # where its outputs will be: the SDK warns without it
+        output_uri = f"{action.output_base.rstrip('/')}/{action.key.name}/{action.attempt}"
+    update = state_service_pb2.ActionUpdate(action_id=action.key.idl(org), phase=int(action.phase), output_uri=output_uri)
     if action.error is not None and action.phase in (Phase.FAILED, Phase.TIMED_OUT):
         update.error.ParseFromString(action.error)
     if action.value is not None:

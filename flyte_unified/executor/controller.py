@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -162,10 +163,11 @@ class Controller:
             self._add(action)
         latest_first = sorted(found, key=lambda event: event.id.attempt, reverse=True)
         strays = [event for event in latest_first if self._see(event) is None]
-        for live in [live for live in self._lives.values() if live.view.observed is not None]:
-            await self._prepare(live)
-            self._slots.hold(live.view.action.key, _claim(live.view))
-            self._hold(live)
+        for live in list(self._lives.values()):
+            if live.view.running:
+                await self._prepare(live)
+                self._slots.hold(live.view.action.key, _claim(live.view))
+                self._hold(live)
         for live in list(self._lives.values()):
             self._poke(live)
         for event in strays:
@@ -237,9 +239,9 @@ class Controller:
         return live
 
     def _dismiss(self, event: Event) -> None:
-        """A process that nobody waits for: the end of one is forgotten, one that runs is ended."""
-        kill, forget = self._launcher.kill, self._launcher.forget
-        work = kill(event.id, grace=self._options.kill_grace) if isinstance(event, Started) else forget(event.id)
+        """A process that nobody waits for: one that runs is ended, what one that has ended left behind is removed."""
+        kill = self._launcher.kill
+        work = kill(event.id, grace=self._options.kill_grace) if isinstance(event, Started) else self._tidy(event.id)
         task = asyncio.create_task(work, name=f"dismiss {event.id}")
         self._dismissals.add(task)
         task.add_done_callback(self._dismissals.discard)
@@ -427,6 +429,19 @@ class Controller:
         self._slots.release(key)
         self._admit()
         await self._caching.drop(key)
+        if live.view.action.action_type is ActionType.TASK and not isinstance(live.view.work, Timer):
+            await self._clear(live.view.action)
+
+    async def _tidy(self, work: WorkId) -> None:
+        await self._launcher.forget(work)
+        with suppress(NotFound):
+            action = await self._ledger.action(work.action)
+            if action.terminal:
+                await self._clear(action)
+
+    async def _clear(self, action: Action) -> None:
+        outputs = await self._read(f"{action.output_uri}/outputs.pb") if action.phase is Phase.SUCCEEDED else None
+        await self._launcher.clear(action.key, attempts=action.attempt, outputs=outputs or b"")
 
     # The end of an attempt
 

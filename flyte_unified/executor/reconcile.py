@@ -84,6 +84,11 @@ class View:
     draining: bool = False
     """The server is stopping: nothing new starts."""
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, or will be."""
+        return self.observed is not None and self.observed.exit is None
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:

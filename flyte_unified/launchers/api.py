@@ -14,7 +14,6 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import ActionKey
 
-
 INTERPRETER = "FLYTE_UNIFIED_PYTHON"
 """The variable with which a task or a run chooses the Python that its local processes run in."""
 
@@ -99,7 +98,13 @@ class Launcher(Protocol):
         """Asks it to end, and makes it end after ``grace`` seconds. Its Ended follows."""
 
     async def forget(self, work: WorkId) -> None:
-        """Frees what was kept of an attempt that has ended; its log stays."""
+        """Its end is known: it need not be told again."""
+
+    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+        """Frees what the attempts of an ended action left behind, but their logs and what ``outputs`` refer to.
+
+        Where tasks and store share a file system, the SDK passes a file on where the task made it, and copies nothing.
+        """
 
     async def stop(self, *, grace: float) -> None:
         """Ends everything within ``grace`` seconds, telling each end."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from flyte_unified.core.clock import Micros
+from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Exit, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
@@ -104,7 +105,11 @@ class ProcessAttempts:
     async def forget(self, work: WorkId) -> None:
         self._chosen.pop(work, None)
         self._processes.forget(str(work))
-        await asyncio.to_thread(shutil.rmtree, self._work / str(work), ignore_errors=True)
+
+    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+        directories = [self._work / str(WorkId(action, attempt)) for attempt in range(1, attempts + 1)]
+        unused = [directory for directory in directories if os.fsencode(directory) + b"/" not in outputs]
+        await asyncio.to_thread(_remove, unused)
 
     async def stop(self, *, grace: float) -> None:
         await self._processes.stop(grace)
@@ -129,3 +134,8 @@ class ProcessAttempts:
             return Ended(id=work, at=Micros(event.at), exit=exit, max_rss=event.max_rss_bytes)
         where = str(self._chosen.get(work, self._interpreter))
         return Started(id=work, at=Micros(event.at), pid=event.pid, log=str(self.log_path(work)), where=where)
+
+
+def _remove(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)

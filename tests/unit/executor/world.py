@@ -57,6 +57,7 @@ class Machine:
         self.running: set[WorkId] = set()
         self.kills: list[tuple[WorkId, float]] = []
         self.forgotten: list[WorkId] = []
+        self.cleared: list[tuple[ActionKey, int]] = []
         self.refusal: Exception | None = None
         self.stopped = False
         self.obedient = True
@@ -85,6 +86,10 @@ class Machine:
         await asyncio.sleep(0)  # as one that removes files
         self.forgotten.append(work)
         await self._tell()
+
+    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+        await asyncio.sleep(0)
+        self.cleared.append((action, attempts))
 
     async def stop(self, *, grace: float) -> None:
         self.stopped = True
