@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _statements() -> Iterator[list[str]]:
 async def test_writes_that_wait_share_one_commit(database: SQLiteDatabase) -> None:
     """A hundred callers cost one commit beside the one they waited for, and each gets its own result."""
     with _statements() as seen:
-        results = await _together(database, *(lambda name=f"p{n}": add(name) for n in range(100)))
+        results = await _together(database, *(partial(add, f"p{n}") for n in range(100)))
 
     assert results == [f"p{n}" for n in range(100)]
     assert seen.count("COMMIT") == 2
@@ -137,9 +138,10 @@ async def test_a_fault_in_work_is_its_callers(database: SQLiteDatabase) -> None:
 
 async def test_what_follows_a_commit_is_told_in_order_also_of_cancelled_callers(database: SQLiteDatabase) -> None:
     """``then`` is called for every commit, in their order: watchers hear of a write whose caller went away."""
-    gate, told = Gate(), []
+    gate = Gate()
+    told: list[str] = []
     held = await gate.close(database)
-    tasks = [asyncio.create_task(database.write(lambda n=n: add(n), then=told.append)) for n in ("a", "b", "c")]
+    tasks = [asyncio.create_task(database.write(partial(add, n), then=told.append)) for n in ("a", "b", "c")]
     await asyncio.sleep(0)
     tasks[1].cancel()
     gate.open()
@@ -158,13 +160,17 @@ async def test_a_fault_after_the_commit_is_reported_and_harms_nobody(database: S
     loop.set_exception_handler(lambda _, context: reported.append(context))
     gate = Gate()
     held = await gate.close(database)
-    one = asyncio.create_task(database.write(lambda: add("a"), then=lambda _: 1 / 0))
+
+    def fault(_: str) -> None:
+        raise ZeroDivisionError
+
+    one = asyncio.create_task(database.write(lambda: add("a"), then=fault))
     other = asyncio.create_task(database.write(lambda: add("b")))
     await asyncio.sleep(0)
     gate.open()
     await held
 
-    assert await asyncio.gather(one, other) == ["a", "b"]
+    assert list(await asyncio.gather(one, other)) == ["a", "b"]
     loop.set_exception_handler(before)
     assert [type(each["exception"]) for each in reported] == [ZeroDivisionError]
 
@@ -273,7 +279,7 @@ async def test_a_stop_finishes_what_waits_and_takes_nothing_more(tmp_path: Path)
     await database.start()
     gate = Gate()
     held = await gate.close(database)
-    waiting = [asyncio.create_task(database.write(lambda n=n: add(f"p{n}"))) for n in range(3)]
+    waiting = [asyncio.create_task(database.write(partial(add, f"p{n}"))) for n in range(3)]
     await asyncio.sleep(0)
     stopping = asyncio.create_task(database.stop())
     await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -74,7 +75,7 @@ class Server:
         request = {"project_id": IN_PROJECT, **fields}
         return await self.handlers.list_tasks(task_service_pb2.ListTasksRequest(**request), _ctx())
 
-    async def shown(self, **fields: object) -> list[str]:
+    async def shown(self, **fields: object) -> Sequence[str]:
         """Name and version of the tasks listed."""
         return [f"{each.task_id.name} {each.task_id.version}" for each in (await self.list(**fields)).tasks]
 
@@ -158,7 +159,7 @@ async def test_of_two_who_deploy_at_once_one_is_told_that_it_is_there(server: Se
     one, other = spec(command="one"), spec(command="other")
     outcomes = await asyncio.gather(server.deploy(content=one), server.deploy(content=other), return_exceptions=True)
 
-    assert sorted(type(outcome) for outcome in outcomes if outcome is not None) == [AlreadyExists]
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [AlreadyExists]
     assert (await server.details()).spec == (one if outcomes[0] is None else other)
 
 
