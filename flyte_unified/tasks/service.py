@@ -21,6 +21,8 @@ from flyte_unified.tasks import store
 from flyte_unified.tasks.store import Page, Task
 
 _MAX_NAME = 255
+_MAX_LIMIT = 1000
+"""The SDK asks for as many as its user wants, up to this."""
 _NEWEST_FIRST = [Order("created_at", descending=True)]
 
 
@@ -89,6 +91,7 @@ class Tasks:
             default=_NEWEST_FIRST,
             key=["name", "project", "domain"],
             scope=[project, domain],
+            max_limit=_MAX_LIMIT,
         )
         where = store.in_project(project, domain) if project else ()
         return await self._database.read(lambda: store.page(where, asked))
@@ -100,7 +103,14 @@ class Tasks:
             scope_part(message.domain, field="task_name.domain"),
             _text(message.name, field="task_name.name"),
         )
-        asked = listing(request, store.KIND, default=_NEWEST_FIRST, key=["version"], scope=["versions", *named])
+        asked = listing(
+            request,
+            store.KIND,
+            default=_NEWEST_FIRST,
+            key=["version"],
+            scope=["versions", *named],
+            max_limit=_MAX_LIMIT,
+        )
         return await self._database.read(lambda: store.versions(named, asked))
 
     async def _details(self, wanted: TaskId) -> tuple[Task, task_definition_pb2.TaskSpec]:
