@@ -1,6 +1,7 @@
 """Deployed tasks: each version is stored once and never changes.
 
-So a version means the same to everyone who names it, and the SDK, which skips what exists, never skips a change of its user.
+So a version means the same to everyone who names it, whenever. The SDK skips a version that exists without a look at its
+content; the error says when that differs.
 """
 
 from __future__ import annotations
