@@ -181,12 +181,12 @@ class Calls:
 
     async def _fail(self, call: Call, wire: Wire, error: FlyteUnifiedError) -> None:
         self._log.debug("call failed", procedure=call.method.procedure, code=error.code.wire, error=error.message)
-        if call.exchange.complete:
-            raise Disconnected
         try:
+            if call.exchange.complete:
+                raise Disconnected
             await wire.fail(call, error)
         except Disconnected:
-            raise
+            call.exchange.abort()
         except Exception:
             self._log.exception("an error could not be sent", procedure=call.method.procedure)
             call.exchange.abort()

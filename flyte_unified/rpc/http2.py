@@ -125,7 +125,7 @@ class Http2Exchange(Exchange):
             lines.append(("content-length", str(len(body))))
         if self.method == "HEAD":
             body = b""
-        room = await self._room()
+        room = await self._room(data=bool(body))
         stream_id = self._open_id()
         with self._sending():
             self._h2.send_headers(stream_id, lines, end_stream=not body and not trailers)
@@ -168,9 +168,6 @@ class Http2Exchange(Exchange):
             if self._stream.closable:
                 self._stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
 
-    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
-        return [(":status", str(status)), *[(name.lower(), value) for name, value in (*headers, *self.reply_headers)]]
-
     async def linger(self) -> None:
         """Let a client that was answered early finish its request for a moment, then tell it to stop.
 
@@ -185,6 +182,9 @@ class Http2Exchange(Exchange):
         except TimeoutError:
             if self._stream.closable:
                 self._stream.reset_nowait(ErrorCodes.NO_ERROR)
+
+    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
+        return [(":status", str(status)), *[(name.lower(), value) for name, value in (*headers, *self.reply_headers)]]
 
     async def _data(self, data: bytes, *, end: bool) -> None:
         if self._torn:

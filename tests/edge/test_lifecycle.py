@@ -15,9 +15,13 @@ from flyteidl2.workflow.run_service_connect import RunServiceClient
 from grpclib.client import Channel
 from grpclib.const import Cardinality
 from grpclib.exceptions import StreamTerminatedError
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded, StreamReset, TrailersReceived
 from pyqwest import HTTPVersion
 
 from flyte_unified.rpc.edge import Patience
+from flyte_unified.rpc.envelope import pack
 from flyte_unified.rpc.listener import PREFACE
 from tests.edge.raw import RawCodec
 from tests.edge.service import GET_PROJECT, WATCH, Service, connected, curl, http1, rest, serving
@@ -171,6 +175,24 @@ async def _flood(channel: Channel, service: Service) -> None:
         await service.runs.ended.wait()
         while await stream.recv_message() is not None:
             pass
+
+
+async def test_deadline_within_a_message() -> None:
+    """A deadline that passes while half a message is sent resets the stream: an ending would be taken for the rest."""
+    h2 = H2Connection(H2Configuration(header_encoding="ascii"))
+    h2.initiate_connection()
+    head = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": WATCH}
+    h2.send_headers(1, [*head.items(), ("content-type", "application/grpc"), ("grpc-timeout", "200m")])
+    h2.send_data(1, pack(watch("flood").SerializeToString()), end_stream=True)
+    async with serving() as service, connected(service.port) as (reader, writer):
+        writer.write(h2.data_to_send())
+        seen: set[type] = set()
+        while StreamReset not in seen:
+            # The window is never opened again, so the second message is stuck.
+            seen.update(type(event) for event in h2.receive_data(await reader.read(1024)))
+        assert DataReceived in seen
+        assert not seen & {StreamEnded, TrailersReceived}
+        assert service.outcomes == ["deadline_exceeded"]
 
 
 @pytest.mark.parametrize("data", [PREFACE + b"\0\0\0\4\0\0\0\0\0", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"])
