@@ -41,6 +41,11 @@ env = flyte.TaskEnvironment(name="canary")
 async def canary() -> None:
     return None
 """
+_CANARY_ARGV = """a0 --inputs @/inputs.pb --outputs-path @ --version v --raw-data-path @/raw --run-name r --name a0
+--run-start-time 2026-01-01T00:00:00Z --resolver flyte._internal.resolvers.default.DefaultTaskResolver
+mod canary_task instance canary"""
+_CANARY_ENV = """_U_ORG_NAME=o FLYTE_INTERNAL_EXECUTION_PROJECT=p FLYTE_INTERNAL_EXECUTION_DOMAIN=d _U_RUN_BASE=@
+_U_EP_OVERRIDE=http://127.0.0.1:9 _U_INSECURE=true _U_USE_ACTIONS=1 DO_NOT_TRACK=1 FSSPEC_FILE_AUTO_MKDIR=1"""
 
 
 class Frames:
@@ -247,21 +252,14 @@ class Server:
     def _canary(self) -> None:
         """Fork once and run a task of no content through the whole SDK, against an address where nobody listens."""
         scratch = self._config["scratch"]
-        os.makedirs(scratch, exist_ok=True)
         for name, text in (("canary_task.py", _CANARY), ("inputs.pb", ""), ("out", ""), ("err", "")):
             with open(f"{scratch}/{name}", "w") as file:
                 file.write(text)
-        argv = ["a0", "--inputs", scratch + "/inputs.pb", "--outputs-path", scratch, "--version", "v"]
-        argv += ["--raw-data-path", scratch + "/raw", "--run-name", "r", "--name", "a0"]
-        argv += ["--run-start-time", "2026-01-01T00:00:00Z"]
-        argv += ["--resolver", "flyte._internal.resolvers.default.DefaultTaskResolver"]
-        argv += ["mod", "canary_task", "instance", "canary"]
-        env = {"_U_ORG_NAME": "o", "FLYTE_INTERNAL_EXECUTION_PROJECT": "p", "FLYTE_INTERNAL_EXECUTION_DOMAIN": "d"}
-        env |= {"_U_RUN_BASE": scratch, "_U_EP_OVERRIDE": "http://127.0.0.1:9", "_U_INSECURE": "true"}
-        env |= {"_U_USE_ACTIONS": "1", "DO_NOT_TRACK": "1", "FSSPEC_FILE_AUTO_MKDIR": "1"}
+        argv = [word.replace("@", scratch) for word in _CANARY_ARGV.split()]
+        env = dict(word.replace("@", scratch).split("=", 1) for word in _CANARY_ENV.split())
         order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"]}
-        order["learn"] = scratch + "/modules"
         order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
+        order["learn"] = scratch + "/modules"
         if (pid := os.fork()) == 0:
             signal.alarm(_CANARY_SECONDS)
             self._become(order)
@@ -406,17 +404,13 @@ def _prebuild() -> None:
 def _threads() -> int:
     import threading
 
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except FileNotFoundError:
-        return threading.active_count()
+    return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else threading.active_count()
 
 
 def _resident() -> int:
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _reset(order: dict[str, Any]) -> None:
@@ -467,17 +461,15 @@ def _run(order: dict[str, Any]) -> int:
             sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
         with open(program, "rb") as file:
             source = file.read()
-    interrupted = False
+    error: BaseException | None = None
+    status = 0
     try:
         exec(compile(source, name, "exec"), main.__dict__)
-        status = 0
     except SystemExit as end:
         status = _status(end.code)
-    except BaseException as error:
-        status = 1
-        interrupted = isinstance(error, KeyboardInterrupt)
-        trace = error.__traceback__
-        sys.excepthook(type(error), error, trace.tb_next if trace else None)
+    except BaseException as raised:
+        status, error = 1, raised
+        sys.excepthook(type(raised), raised, raised.__traceback__ and raised.__traceback__.tb_next)
     threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls: ends pools, joins threads
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -486,7 +478,7 @@ def _run(order: dict[str, Any]) -> int:
                 stream.flush()
             except OSError:
                 status = 120  # as the interpreter has it
-    if interrupted:
+    if isinstance(error, KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     return status

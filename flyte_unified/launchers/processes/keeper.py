@@ -198,6 +198,7 @@ class Keeper:
         work.pid = pid
         work.warm = warm
         work.at = time.time_ns() // 1000
+        work.request = {}
         self._by_pid[pid] = work
         self._tell_started(work)
         if work.doomed:
@@ -219,7 +220,7 @@ class Keeper:
         self._wake_follower(work)
 
     def _flush_line(self, work: Task, fd: int) -> None:
-        if work.id in self._tasks:
+        if self._tasks.get(work.id) is work:
             work.streams[fd].flush(goes_on=True)
             self._wake_follower(work)
 
@@ -351,7 +352,8 @@ class Keeper:
         if "forked" in message:
             self._started(work, message["pid"], warm=True)
         elif "ended" in message:
-            self._by_pid.pop(work.pid, None)
+            if self._by_pid.get(work.pid) is work:
+                del self._by_pid[work.pid]
             self._exited(work, message["status"], message["usage"])
         elif "refused" in message:
             self._tell({"differs": server.key, "names": message["names"]})
@@ -377,20 +379,29 @@ class Keeper:
             elif not order or task.void(home):
                 task.remove(home)  # never started: the server launches it again
             else:
-                self._adopt_one(Task(home, order), task.identity(home))
+                self._adopt_one(home, order, task.identity(home))
 
-    def _adopt_one(self, work: Task, who: dict[str, Any]) -> None:
+    def _adopt_one(self, home: str, order: dict[str, Any], who: dict[str, Any]) -> None:
+        same = who["boot"] == self._boot and facts.start_time(who["pid"]) == who["start"]
+        try:
+            work = Task(home, order)
+        except OSError as error:  # its directory, or the log's, is not what it was: nobody could follow it
+            os.write(2, f"{order['id']}: cannot be taken over: {error}\n".encode())
+            if same:
+                task.signal_all(facts.tree(who["pid"], facts.table()), signal.SIGKILL)
+            self._ended[order["id"]] = task.ended(order["id"], who["pid"], None, [0, 0, 0]), home
+            return
         self._tasks[work.id] = work
         work.pid = who["pid"]
         work.at = who["at"]
         for fd in work.streams:
             self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._pump(work, fd))
-        if who["boot"] != self._boot or facts.start_time(work.pid) != who["start"]:
-            return self._exited(work, None, [0, 0, 0])
+        if not same:
+            self._exited(work, None, [0, 0, 0])
+            return
         self._when_gone(work)
         if work.memory_limit:
             self._watch_memory(work)
-        return None
 
     def _when_gone(self, work: Task) -> None:
         """Notice the end of a process that is not our child."""

@@ -136,6 +136,7 @@ class Pool:
         """Give up servers that do not get ready."""
         for server in list(self._servers):
             if not server.ready and time.monotonic() > server.started + _READY_SECONDS:
+                server.started = float("inf")
                 os.kill(server.pid, signal.SIGKILL)
                 self._give_up(server.key, f"the fork server was not ready after {_READY_SECONDS} seconds")
 

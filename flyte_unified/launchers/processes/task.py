@@ -45,9 +45,9 @@ class Task:
         """The launch request while it waits for a fork server."""
         for directory in (home, order["directory"], os.path.dirname(order["log"])):
             os.makedirs(directory, exist_ok=True)
+        out, err = _open_pipe(home + "/out"), _open_pipe(home + "/err")
         self.log = LogWriter(order["log"], limit=order["log_limit"])
-        self.streams = {_open_pipe(home + "/out"): Stream(b"o", self.log)}
-        self.streams[_open_pipe(home + "/err")] = Stream(b"e", self.log)
+        self.streams = {out: Stream(b"o", self.log), err: Stream(b"e", self.log)}
         self.open_streams = len(self.streams)
         self._writers = [os.open(home + name, os.O_WRONLY | os.O_CLOEXEC) for name in ("/out", "/err")]
 

@@ -174,6 +174,24 @@ async def test_another_process_with_the_same_id_is_not_adopted(tmp_path: Path) -
     assert await other.wait() == -signal.SIGKILL
 
 
+async def test_a_task_that_cannot_be_taken_over_is_ended_and_told(tmp_path: Path) -> None:
+    """Where the new keeper cannot write the task's log it does not let it run on unseen; the others are not affected."""
+    async with processes(tmp_path) as server:
+        for work in ("a", "b"):
+            await server.python(work, WAITS)
+            await server.says(work, "ready")
+        await server.launcher.close()
+        os.kill(server.launcher.keeper_pid, signal.SIGKILL)
+        (tmp_path / "logs").rename(tmp_path / "moved")
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs/a").mkdir()
+        second = Processes(tmp_path)
+        found = await second.launcher.start()
+        assert {(type(event), event.id) for event in found} == {(Exited, "a"), (Adopted, "b")}
+        await gone((await server.started("a")).pid)
+        await second.launcher.stop(0)
+
+
 async def test_what_was_ordered_but_never_started_is_launched_again(tmp_path: Path) -> None:
     """An order without a process is dropped by a new keeper, and a late child of the old one cannot claim it."""
     home = tmp_path / "keeper/work/a@1"
