@@ -57,6 +57,7 @@ class Tab:
     def __init__(self, channel: aiohttp.ClientWebSocketResponse) -> None:
         self._channel = channel
         self._sent = 0
+        self._loader = ""
         self.events: list[dict[str, Any]] = []
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -86,12 +87,19 @@ class Tab:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
         self.events.clear()
-        await self.call("Page.navigate", url=url)
+        self._loader = (await self.call("Page.navigate", url=url))["loaderId"]
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Returns when the page is loaded."""
         await self.show(url, width=width, height=height, dark=dark)
-        await self.event("Page.loadEventFired")
+        while (told := await self.event("Page.lifecycleEvent"))["name"] != "load" or told["loaderId"] != self._loader:
+            pass
+
+    async def loaded(self) -> None:
+        """Returns when another page than before is loaded, or the same once more."""
+        while (told := await self.event("Page.lifecycleEvent"))["name"] != "load" or told["loaderId"] == self._loader:
+            pass
+        self._loader = told["loaderId"]
 
     async def evaluate(self, expression: str) -> Any:
         result = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
@@ -99,8 +107,8 @@ class Tab:
         return result["result"].get("value")
 
     async def visible(self) -> str:
-        """The text that a reader sees: what is hidden by style is none."""
-        return " ".join((await self.evaluate("document.body.innerText")).split())
+        """The text that is not hidden; nothing while a page goes and the next one comes."""
+        return " ".join((await self.evaluate("document.body?.innerText ?? ''")).split())
 
     async def screenshot(self) -> bytes:
         return base64.b64decode((await self.call("Page.captureScreenshot"))["data"])
@@ -142,6 +150,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
                 tab = Tab(channel)
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     await tab.call(f"{domain}.enable")
+                await tab.call("Page.setLifecycleEventsEnabled", enabled=True)
                 yield tab
     finally:
         # All of its processes, so that nobody writes into the profile while it is removed.

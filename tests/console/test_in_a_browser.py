@@ -76,10 +76,16 @@ def _complaints(tab: Tab) -> list[object]:
 async def test_pages_are_readable(console: Console, site: str, tab: Tab, width: int, dark: bool) -> None:
     """On a desk and on a phone, light and dark: styled under our policy, of enough contrast, and not wider than the screen."""
     await _forecast(console)
-    paths = {"runs": "/v2", "run": PAGE, "failed": f"{PAGE}?i=fit1", "condition": f"{PAGE}?i=release", "missing": f"{PAGE}x"}
+    paths = {
+        "runs": "/v2?",
+        "run": f"{PAGE}?",
+        "failed": f"{PAGE}?i=fit1",
+        "condition": f"{PAGE}?i=release",
+        "missing": f"{PAGE}x?",
+    }
     shots = set()
     for name, path in paths.items():
-        await tab.open(f"{site}{path}", width=width, dark=dark)
+        await tab.open(f"{site}{path}&live=off", width=width, dark=dark)
         ratio, text = await tab.evaluate(LOWEST_CONTRAST)
         assert ratio >= 4.5, f"{name}: {text!r} has a contrast of {ratio:.2f}"
         assert await tab.evaluate("document.scrollingElement.scrollWidth") <= width, name
@@ -94,7 +100,7 @@ async def test_pages_are_readable(console: Console, site: str, tab: Tab, width: 
 async def test_what_a_reader_sees(console: Console, site: str, tab: Tab) -> None:
     """Phases have names beside colours; what belongs to readers of the screen alone is not shown."""
     await _forecast(console)
-    await tab.open(f"{site}{PAGE}")
+    await tab.open(f"{site}{PAGE}?live=off")
     seen = await tab.visible()
     for text in (
         "main Running",
@@ -109,7 +115,7 @@ async def test_what_a_reader_sees(console: Console, site: str, tab: Tab) -> None
     drawn = "document.querySelectorAll('svg rect').length && document.querySelector('svg rect').getBoundingClientRect().width"
     assert await tab.evaluate(drawn) > 0
     await tab.evaluate("[...document.querySelectorAll('a')].find(link => link.innerText === 'fit').click()")
-    await tab.event("Page.loadEventFired")
+    await tab.loaded()
     assert "fit Failed" in await tab.visible()
     assert "alpha is out of range" not in await tab.visible()
     await tab.evaluate("document.querySelectorAll('summary')[1].click()")
@@ -120,10 +126,9 @@ async def test_a_live_page_follows_its_run(console: Console, site: str, tab: Tab
     """Without anybody's doing the page of a running run shows its end."""
     await console.run()
     await tab.open(f"{site}{PAGE}")
-    assert "main Queued" in await tab.visible()
     await console.end(ROOT)
-    await tab.event("Page.loadEventFired")
-    assert "main Succeeded" in await tab.visible()
+    while "main Succeeded" not in await tab.visible():
+        await tab.loaded()
 
 
 async def test_a_log_is_shown_while_it_is_written(console: Console, site: str, tab: Tab) -> None:
@@ -142,7 +147,7 @@ async def test_hostile_content_does_nothing(console: Console, site: str, tab: Ta
     """Markup in names and values is seen as text, and no script of it runs."""
     hostile = "</style><script>document.title = 'owned'</script><img src=/owned onerror=\"document.title='owned'\">"
     await console.run(name=hostile, labels={hostile: hostile}, **{hostile: hostile})
-    await tab.open(f"{site}{PAGE}")
+    await tab.open(f"{site}{PAGE}?live=off")
     assert await tab.evaluate("document.scripts.length + document.images.length") == 0
     assert (await tab.visible()).count("<script>document.title = 'owned'</script>") >= 5
     assert await tab.evaluate("document.title") != "owned"
