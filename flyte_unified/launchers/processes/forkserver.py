@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -100,8 +101,6 @@ def enter(order: dict[str, Any]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     if "nofile" in order:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_NOFILE, tuple(order["nofile"]))
     adopt_orphans()
     _claim(home, order["boot"])
@@ -152,32 +151,6 @@ class _Unfit(Exception):
     """This process cannot be forked from; the second argument names a module better not imported next time."""
 
 
-class _Background:
-    """The SDK's own thread, which no fork takes along: stopped before forking, started again in the child."""
-
-    def __init__(self) -> None:
-        self._loop: Any = None
-
-    def stop(self) -> None:
-        if "flyte.syncify" not in sys.modules:
-            return
-        import atexit
-
-        try:
-            loop = sys.modules["flyte.syncify"].syncify._bg_loop
-            loop.loop.call_soon_threadsafe(loop.loop.stop)
-            loop.thread.join(5)
-            atexit.unregister(loop.stop)
-            loop.loop.close()
-        except Exception as error:
-            raise _Unfit(f"the SDK's background thread cannot be stopped: {error!r}", "") from error
-        self._loop = loop
-
-    def start(self) -> None:
-        if self._loop is not None:
-            self._loop.__init__(self._loop.thread.name)
-
-
 class Server:
     """Imports once, forks per task."""
 
@@ -185,7 +158,7 @@ class Server:
         self._control = control
         self._config = config
         self._frames = Frames()
-        self._background = _Background()
+        self._background: Any = None
         self._environment = dict(os.environ)
         self._added = {name: value for name, value in os.environ.items() if name not in config["env"]}
         self._children: dict[int, dict[str, Any]] = {}
@@ -198,13 +171,13 @@ class Server:
             self._preload()
             if self._config["single"]:
                 self._learn(self._config["learned"], trusted=False)
-                self._send({"ready": sorted(_read - _REAPPLIED)})
-                return self._serve_one()
-            if self._config["canary"]:
+            else:
                 self._canary()
         except _Unfit as unfit:
             return self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
         self._send({"ready": sorted(_read - _REAPPLIED)})
+        if self._config["single"]:
+            return self._serve_one()
         wake, waker = socket.socketpair()
         wake.setblocking(False)
         waker.setblocking(False)
@@ -246,8 +219,22 @@ class Server:
                     raise _Unfit(f"{name} is not installed but edited in place ({module.__file__})", "")
         except ImportError as error:
             raise _Unfit(f"{error}", "") from error
-        self._background.stop()
+        self._stop_background()
         self._check_single("")
+
+    def _stop_background(self) -> None:
+        """Stop the SDK's own thread, which no fork takes along. ``__init__`` starts it again, in the child."""
+        import atexit
+
+        try:
+            background = sys.modules["flyte.syncify"].syncify._bg_loop
+            background.loop.call_soon_threadsafe(background.loop.stop)
+            background.thread.join(5)
+            atexit.unregister(background.stop)
+            background.loop.close()
+        except Exception as error:
+            raise _Unfit(f"the SDK's background thread cannot be stopped: {error!r}", "") from error
+        self._background = background
 
     def _canary(self) -> None:
         """Fork once and run a task of no content through the whole SDK, against an address where nobody listens."""
@@ -328,7 +315,8 @@ class Server:
                 except _Unfit as unfit:
                     self._send({"unfit": str(unfit.args[0]), "avoid": unfit.args[1]})
                     self._config = {}
-            if self._forks >= _FORKS or _resident() > _RESIDENT:
+            unit = 1 if sys.platform == "darwin" else 1024
+            if self._forks >= _FORKS or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit > _RESIDENT:
                 self._send({"unfit": "", "avoid": ""})
                 self._config = {}
 
@@ -343,7 +331,7 @@ class Server:
             before = set(sys.modules)
             enter(order)
             _reset(order)
-            self._background.start()
+            self._background.__init__(self._background.thread.name)
             status = _run(order)
             if order["learn"]:
                 self._report(order["learn"], set(sys.modules) - before)
@@ -405,12 +393,6 @@ def _threads() -> int:
     import threading
 
     return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else threading.active_count()
-
-
-def _resident() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _reset(order: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ from typing import Any
 
 from flyte_unified.launchers.processes import facts, task
 from flyte_unified.launchers.processes.forkserver import adopt_orphans
-from flyte_unified.launchers.processes.link import Link
+from flyte_unified.launchers.processes.link import Link, listen
 from flyte_unified.launchers.processes.pool import ForkServer, Pool
 from flyte_unified.launchers.processes.pump import QUIET
 from flyte_unified.launchers.processes.task import Task
@@ -50,7 +50,6 @@ _LOCK_SECONDS = 2
 _FIRST_LINGER = 15.0
 _LINGER = 2.0
 _DRAIN = 2.0
-_SOCKET_PATH = 100
 _LOG_BYTES = 1 << 20
 _FILL = 2 << 30
 """Bytes a second that a task is assumed to be able to fill: how soon its memory is looked at again."""
@@ -431,35 +430,6 @@ def _raise_descriptor_limit() -> tuple[int, int]:
     return soft, hard
 
 
-def _listen(directory: str) -> tuple[socket.socket, str]:
-    """A socket in ``directory``, or in a private directory where that path is too long for one."""
-    path = f"{directory}/keeper.sock"
-    if len(os.fsencode(path)) > _SOCKET_PATH:
-        path = _private(task.read_json(directory + "/keeper").get("socket", ""))
-    listener = socket.socket(socket.AF_UNIX)
-    if os.path.exists(path):
-        os.unlink(path)
-    listener.bind(path)
-    os.chmod(path, 0o600)
-    listener.listen(4)
-    return listener, path
-
-
-def _private(earlier: str) -> str:
-    """The place of the socket of an earlier keeper that was killed, if it is ours alone, else a new one."""
-    import stat
-    import tempfile  # dear, and seldom needed
-
-    parent = os.path.dirname(earlier)
-    try:
-        found = os.lstat(parent)
-        if stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid():
-            return earlier
-    except FileNotFoundError:
-        pass
-    return tempfile.mkdtemp(prefix="flyte-unified-", dir="/tmp") + "/keeper.sock"
-
-
 def main() -> None:
     """``keeper.py <directory> <ephemeral: 0 or 1>``. Returns to the caller when the keeper listens."""
     directory, ephemeral = os.path.abspath(sys.argv[1]), sys.argv[2] == "1"
@@ -467,7 +437,7 @@ def main() -> None:
     signal.alarm(_LOCK_SECONDS)  # whoever holds it did not answer the server: it is about to end
     fcntl.flock(lock, fcntl.LOCK_EX)
     signal.alarm(0)
-    listener, path = _listen(directory)
+    listener, path = listen(directory)
     ready, said = os.pipe()
     if os.fork():
         os.close(said)

@@ -6,12 +6,46 @@ Nothing is told before the server has been welcomed. A new connection takes the 
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from flyte_unified.launchers.processes.forkserver import Frames
+from flyte_unified.launchers.processes.task import read_json
+
+_SOCKET_PATH = 100
+"""Bytes that a Unix socket's path may have: 104 on macOS, 108 on Linux, the end included."""
+
+
+def listen(directory: str) -> tuple[socket.socket, str]:
+    """A socket in ``directory``, or in a private directory where that path is too long for one."""
+    path = f"{directory}/keeper.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH:
+        path = _private(read_json(directory + "/keeper").get("socket", ""))
+    listener = socket.socket(socket.AF_UNIX)
+    if os.path.exists(path):
+        os.unlink(path)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(4)
+    return listener, path
+
+
+def _private(earlier: str) -> str:
+    """The place of the socket of an earlier keeper that was killed, if it is ours alone, else a new one."""
+    import stat
+    import tempfile  # dear, and seldom needed
+
+    parent = os.path.dirname(earlier)
+    try:
+        found = os.lstat(parent)
+        if stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid():
+            return earlier
+    except FileNotFoundError:
+        pass
+    return tempfile.mkdtemp(prefix="flyte-unified-", dir="/tmp") + "/keeper.sock"
 
 
 class Link:
