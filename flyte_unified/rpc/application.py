@@ -169,8 +169,10 @@ class Application:
             await self._stream(exchange, response.status, response.headers, body)
 
     async def _stream(self, exchange: Exchange, status: int, headers: Headers, body: AsyncIterator[bytes]) -> None:
+        # Of known length it will end by itself and may, like a call, when the server stops.
+        endless = all(name.lower() != "content-length" for name, _ in headers)
         try:
-            with self.calls.tracked(streams=True):
+            with self.calls.tracked(streams=endless):
                 await exchange.start(status, headers)
                 if exchange.method != "HEAD":
                     async for chunk in body:

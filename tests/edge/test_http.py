@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -104,6 +105,30 @@ async def test_streamed_and_head(served: Service, version: str) -> None:
     assert "content-length: " in head
     assert "content-length: 0" not in head
     assert (await curl(version, "--head", served.url + "/stream"))[::2] == (200, b"")
+
+
+@pytest.mark.parametrize(("length", "whole"), [("6", True), ("", False)])
+async def test_stop_and_streamed_bodies(length: str, whole: bool) -> None:
+    """A stop lets a body of known length end, and cuts an endless one so that it is not taken for whole."""
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        began.set()
+        await go_on.wait()
+        yield b"two"
+
+    async def answer(request: Request) -> Response:
+        return Response(headers=(("content-length", length),) if length else (), body=body())
+
+    async with serving(routes=[Route("GET", "/body", answer)]) as service:
+        reading = asyncio.create_task(http1(service.port, b"GET /body HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+        await began.wait()
+        stopping = asyncio.create_task(service.edge.stop(5.0))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert (b"two" in await reading) is whole
+        await stopping
 
 
 @pytest.mark.parametrize("version", VERSIONS)
