@@ -31,8 +31,9 @@ lint: $(VENV)/.tools ## check style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.tools ## measure what a call costs the server
-	$(BIN)/python tests/benchmarks/edge.py
+bench: $(VENV)/.tools ## measure the server and what a call costs it
+	@$(BIN)/python -m tests.benchmarks.run
+	@$(BIN)/python tests/benchmarks/edge.py
 
 conformance: $(VENV)/.tools ## run Connect's conformance suite against the edge; needs Go
 	$(BIN)/python tests/conformance/run.py $(ARGS)

@@ -144,6 +144,7 @@ actions = Table(
     ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"]),
     Index("ix_actions_children", "project", "domain", "run", "parent", "created_at"),
     Index("ix_actions_roots", "project", "domain", "created_at", "run", **_only("parent IS NULL")),
+    Index("ix_actions_newest", "created_at", "project", "domain", "run", **_only("parent IS NULL")),
     Index("ix_actions_tasks", "task_project", "task_domain", "task_name", "created_at", **_only("parent IS NULL")),
     Index(
         "ix_actions_task_versions",

@@ -73,13 +73,8 @@ class Caching:
         """The move to a hit; else MISS, or RESERVED when another computes the same: ``woken`` is called when it may be done."""
         metadata, run_spec = await self._settings(action)
         key = self._key(action, run_spec)
-        if not _overwrite(run_spec):
-            try:
-                if (move := await self._hit(action, metadata, key)) is not None:
-                    return move
-            except FlyteUnifiedError:
-                _log.exception("the cache could not be asked", action=str(action.key))
-                return Cached.MISS
+        if (hit := await self._reuse(action, metadata, run_spec, key)) is not None:
+            return hit
         if not metadata.cache_serializable:
             return Cached.MISS
         owner = str(WorkId(action.key, 0))
@@ -87,6 +82,9 @@ class Caching:
             self._spawn(action.key, self._await_free(key, woken))
             return Cached.RESERVED
         self._held[action.key] = key
+        # Its last holder may have stored its result after we looked.
+        if (hit := await self._reuse(action, metadata, run_spec, key)) is not None:
+            return hit
         self._spawn(action.key, self._keep(key, owner))
         return Cached.MISS
 
@@ -116,6 +114,18 @@ class Caching:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _reuse(
+        self, action: Action, metadata: tasks_pb2.TaskMetadata, run_spec: run_pb2.RunSpec, key: str
+    ) -> Move | None:
+        """The move to a hit. A cache that can't be asked is no reason not to compute."""
+        if _overwrite(run_spec):
+            return None
+        try:
+            return await self._hit(action, metadata, key)
+        except FlyteUnifiedError:
+            _log.exception("the cache could not be asked", action=str(action.key))
+            return None
 
     async def _hit(self, action: Action, metadata: tasks_pb2.TaskMetadata, key: str) -> Move | None:
         age = seconds(metadata.cache_max_age) if metadata.HasField("cache_max_age") else None

@@ -121,6 +121,7 @@ def _actions() -> None:
     task = ["task_project", "task_domain", "task_name"]
     op.create_index("ix_actions_children", "actions", ["project", "domain", "run", "parent", "created_at"])
     op.create_index("ix_actions_roots", "actions", ["project", "domain", "created_at", "run"], **_only("parent IS NULL"))
+    op.create_index("ix_actions_newest", "actions", ["created_at", "project", "domain", "run"], **_only("parent IS NULL"))
     op.create_index("ix_actions_tasks", "actions", [*task, "created_at"], **_only("parent IS NULL"))
     op.create_index("ix_actions_task_versions", "actions", [*task, "task_version", "created_at"], **_only("parent IS NULL"))
     op.create_index("ix_actions_live", "actions", ["created_at"], **_only("ended_at IS NULL"))
