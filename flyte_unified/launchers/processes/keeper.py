@@ -314,16 +314,19 @@ class Keeper:
     def _finish(self, work: Task) -> None:
         if self._tasks.get(work.id) is not work:
             return
-        del self._tasks[work.id]
-        for fd in work.streams:
-            if fd in self._selector.get_map():
-                self._selector.unregister(fd)
+        self._drop(work)
         record = work.finish()
         self._ended[work.id] = record, work.home
         self._tell({"exited": record})
         if work.followed_from is not None:
             self._tell({"grew": work.id})
         self._quit_at = time.monotonic() + (0 if self._ephemeral else _LINGER)
+
+    def _drop(self, work: Task) -> None:
+        del self._tasks[work.id]
+        for fd in work.streams:
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
 
     def _watch_memory(self, work: Task) -> None:
         if work.exit is not None:
@@ -359,8 +362,14 @@ class Keeper:
             self._start_cold(work.request)
         elif not task.void(work.home) and (pid := task.identity(work.home)["pid"]):
             self._started(work, pid, warm=True)  # forked, but the server died before it could say so: it is our child now
-        else:
-            self._exited(work, None, [0, 0, 0])
+        elif work.doomed:
+            self._exited(work, work.doomed, [0, 0, 0])
+        else:  # whatever the dead server did can no longer claim the work
+            request = work.request
+            self._drop(work)
+            work.close()
+            task.remove(work.home)
+            self._launch(request)
         return None
 
     # After a keeper's death

@@ -64,6 +64,7 @@ class ProcessLauncher:
         self._listening: asyncio.Task[None] | None = None
         self._closing = False
         self._running: dict[str, int] = {}
+        self._connected = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._held: dict[str, list[int]] = {}
@@ -139,14 +140,16 @@ class ProcessLauncher:
     async def stop(self, grace: float) -> None:
         """End every task, SIGKILL after ``grace`` seconds, then the keeper. Nothing is left."""
         self._closing = True
-        if self._listening is None:
+        if self._listening is None or self._listening.done():
             return
         self._stop_grace = grace
         self._send({"verb": "stop", "grace": grace})
         try:
-            await asyncio.wait_for(self._idle.wait(), grace + _STOP_SECONDS)
+            async with asyncio.timeout(grace + _STOP_SECONDS):
+                await self._connected.wait()  # a keeper that is just being replaced would be left behind
+                await self._idle.wait()
         except TimeoutError:
-            self._logger.error("tasks did not end: %s", ", ".join(sorted(self._running)))
+            self._logger.error("tasks did not end: %s", ", ".join(sorted(self._running)) or "no keeper answers")
         await self._leave()
         self._send({"verb": "quit"})
         with contextlib.suppress(ConnectionError):  # it went with something unread, as an exit that others forget just now
@@ -196,6 +199,7 @@ class ProcessLauncher:
                 messages = self._frames.feed(data)
             if messages and messages[0]["welcome"] == keeper.VERSION:
                 self._writer = writer
+                self._connected.set()
                 found = self._welcomed(messages[0])
                 for message in messages[1:]:
                     self._hear(message)
@@ -262,6 +266,7 @@ class ProcessLauncher:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+                self._connected.clear()
             deaths = [*deaths[1:], loop.time()]
             self._logger.warning("the keeper of local processes ended; starting another, which takes the tasks over")
             try:

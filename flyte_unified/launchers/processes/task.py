@@ -71,15 +71,20 @@ class Task:
         while self._writers:
             os.close(self._writers.pop())
 
-    def finish(self) -> dict[str, Any]:
-        """Close the log and make the exit durable. Returns the exit record."""
+    def close(self) -> None:
+        """Give up all descriptors."""
         self.release()
-        for fd, stream in self.streams.items():
-            stream.flush(goes_on=False)
+        for fd in self.streams:
             os.close(fd)
+        self.log.close()
+
+    def finish(self) -> dict[str, Any]:
+        """Complete the log and make the exit durable. Returns the exit record."""
+        for stream in self.streams.values():
+            stream.flush(goes_on=False)
         if self.log.lost:
             self.notice(f"[flyte-unified] {self.log.lost} bytes of output could not be written")
-        self.log.close()
+        self.close()
         record = self.exit or {}
         try:
             write_json(self.home + "/exit", record, sync=True)

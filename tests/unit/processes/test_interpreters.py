@@ -71,13 +71,13 @@ echo "[[3, 12, 0], $version, \\"{tmp_path}/bin\\", [\\"{site}\\"]]"
     assert later != mark
 
 
-@pytest.mark.parametrize("fault", ["missing", "not executable", "failing"])
+@pytest.mark.parametrize("fault", ["missing", "not executable", "failing", "something else"])
 async def test_an_interpreter_that_does_not_work_is_named_with_the_way_out(tmp_path: Path, fault: str) -> None:
     """The error says which interpreter, why, and how to choose another."""
     python = tmp_path / "python"
     if fault != "missing":
-        python.write_text("#!/bin/sh\necho broken libraries >&2; exit 1\n")
-        python.chmod(0o755 if fault == "failing" else 0o644)
+        python.write_text("#!/bin/sh\n" if fault == "something else" else "#!/bin/sh\necho broken libraries >&2; exit 1\n")
+        python.chmod(0o644 if fault == "not executable" else 0o755)
     with pytest.raises(BadInterpreter) as raised:
         await Interpreters().inspect(python)
     for part in (str(python), "--python", "FLYTE_UNIFIED_PYTHON"):

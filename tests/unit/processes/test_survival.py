@@ -119,6 +119,18 @@ async def test_a_living_server_replaces_a_dead_keeper(tmp_path: Path) -> None:
         assert any("takes the tasks over" in message for message in server.messages)
 
 
+async def test_a_stop_waits_for_the_keeper_that_is_being_replaced(tmp_path: Path) -> None:
+    """A stop just after a keeper's death leaves neither tasks nor the new keeper behind."""
+    async with processes(tmp_path) as server:
+        await server.python("a", WAITS)
+        await server.says("a", "ready")
+        os.kill(server.launcher.keeper_pid, signal.SIGKILL)
+        await gone(server.launcher.keeper_pid)
+        await server.launcher.stop(5)
+        assert await server.exited("a")
+        assert survivors(tmp_path) == []
+
+
 async def test_an_adopted_tree_is_killed_too(tmp_path: Path) -> None:
     """After a keeper's death the kill still reaches a grandchild in another session."""
     code = """

@@ -167,6 +167,20 @@ async def test_tasks_outlive_their_fork_server(server: Processes) -> None:
     assert await _forked(server, "next")
 
 
+async def test_a_work_that_its_fork_server_took_along_is_started_again(server: Processes) -> None:
+    """A fork server that dies with works handed over, before it started them, costs them nothing."""
+    script = _script(server.root, "again", "print('ran')")
+    await server.launch("before", str(script), warm=True)
+    parent = psutil.Process((await server.started("before")).pid).ppid()
+    await server.exited("before")
+    os.kill(parent, signal.SIGSTOP)
+    await asyncio.gather(*(server.launch(f"again{n}", str(script), warm=True) for n in range(20)))
+    os.kill(parent, signal.SIGKILL)
+    for n in range(20):
+        assert (await server.exited(f"again{n}")).exit_code == 0
+        assert await server.output(f"again{n}") == ["ran"]
+
+
 async def test_killing_a_forked_task_leaves_the_fork_server(server: Processes) -> None:
     """A kill reaches the task's tree and nothing else."""
     code = "import subprocess, time\np = subprocess.Popen(['sleep', '600'])\nprint(p.pid, flush=True)\ntime.sleep(600)"
