@@ -1,21 +1,27 @@
 """The log of an attempt as a stream: from its first line to its last, waiting for those that are still to come.
 
-The ledger says when an attempt is over, the source of lines says what it wrote; the stream ends when both are done.
+The ledger says when an attempt is over, the source of lines says what it wrote; the stream ends when both are done. Why the
+attempt ended is told at last, as far as the task did not write it itself: whoever follows a log looks nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 from flyteidl2.logs.dataplane import payload_pb2
 
-from flyte_unified.core.clock import Micros, timestamp
+from flyte_unified.core.clock import Micros, micros, timestamp
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import ActionType, Ledger
+
+_TAIL = 500
+"""Lines at the end of a log in which an attempt may have told itself why it failed."""
 
 
 class Line(NamedTuple):
@@ -53,16 +59,32 @@ class LogTail:
         if action.action_type is not ActionType.TASK:
             return
         over = asyncio.Event()
+        tail: deque[str] = deque(maxlen=_TAIL)
         watching = asyncio.create_task(self._watch(key, number, over), name=f"log of {key}, attempt {number}")
         try:
             async with aclosing(self._lines.follow(key, number, over)) as batches:
                 async for batch in batches:
+                    tail.extend(line.text for line in batch)
                     yield batch
             if watching.done():
                 watching.result()
+            if reason := await self._unsaid(key, number, "".join(tail)):
+                yield reason
         finally:
             watching.cancel()
             await asyncio.wait((watching,))
+
+    async def _unsaid(self, key: ActionKey, attempt: int, said: str) -> list[Line]:
+        """Lines of the reason for which an attempt ended that are not in what it ``said``."""
+        details = await self._ledger.details(key)
+        record = next((record for record in details.attempts if record.attempt == attempt), None)
+        if record is None or not record.HasField("end_time"):
+            return []
+        reason = record.error_info.message
+        if record.phase == Phase.ABORTED:
+            reason = f"aborted: {details.action.reason}"
+        at = micros(record.end_time)
+        return [Line(at, f"{text}\n", system=True) for text in reason.splitlines() if text and text not in said]
 
     async def _watch(self, key: ActionKey, attempt: int, over: asyncio.Event) -> None:
         """Sets ``over`` when the attempt has ended, or when the server stops telling."""

@@ -143,7 +143,12 @@ def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def cold_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Of a server that starts every task from nothing."""
-    settings = {**SETTINGS, "execution.warm": False, "execution.slots": 2, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+    settings = {
+        **SETTINGS,
+        "execution.warm": False,
+        "execution.slots": 2,
+        "storage.bundles": str(tmp_path_factory.mktemp("bundles")),
+    }
     with Backend(settings) as backend:
         backend.create_project("programs")
         yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 from tests.sdk.conftest import Client
@@ -71,7 +72,7 @@ def test_each_attempt_keeps_its_own_error(client: Client) -> None:
 def test_retries_are_paced(client: Client) -> None:
     """The n-th retry starts no sooner than ``min(base * factor**n, cap)`` after the failure before it."""
     attempts = client.say("failures", *MORE)["patient"]["attempts"]
-    waits = [after["phases"]["INITIALIZING"] - before["end"] for before, after in zip(attempts, attempts[1:], strict=False)]
+    waits = [after["phases"]["INITIALIZING"] - before["end"] for before, after in itertools.pairwise(attempts)]
     assert len(waits) == 3
     assert all(wait >= least for wait, least in zip(waits, (0.3, 0.6, 0.8), strict=True)), waits
 

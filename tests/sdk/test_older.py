@@ -7,7 +7,12 @@ from tests.sdk.conftest import Client, calls
 
 def test_tasks_may_use_the_older_services(newcomer: Client) -> None:
     """The run's variables or the task's choose QueueService and StateService; tasks, groups and results are the same."""
-    procedures = ("QueueService/EnqueueAction", "StateService/Watch", "ActionsService/Enqueue", "ActionsService/WatchForUpdates")
+    procedures = (
+        "QueueService/EnqueueAction",
+        "StateService/Watch",
+        "ActionsService/Enqueue",
+        "ActionsService/WatchForUpdates",
+    )
     before = [calls(newcomer, procedure) for procedure in procedures]
     said = newcomer.say("older")
     after = [calls(newcomer, procedure) for procedure in procedures]

@@ -14,7 +14,12 @@ def test_what_was_done_is_not_done_again(client: Client, how: str) -> None:
     assert said[how]["outputs"] == [["FIRST", "Second", "a trace may fail", "THIRD", "Fourth"]]
     assert [attempt["phase"] for attempt in said[how]["attempts"]] == ["FAILED", "SUCCEEDED"]
     lines = said[f"{how} diary"]["lines"]
-    assert [line for line in lines if line != "trace that fails"] == ["child first", "trace second", "child third", "trace fourth"]
+    assert [line for line in lines if line != "trace that fails"] == [
+        "child first",
+        "trace second",
+        "child third",
+        "trace fourth",
+    ]
 
 
 @pytest.mark.parametrize("how", ["killed", "raised"])

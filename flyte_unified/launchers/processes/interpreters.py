@@ -112,7 +112,10 @@ async def _inspect(path: Path) -> Interpreter:
     if process.returncode:
         last = err.decode(errors="replace").strip().rpartition("\n")[2]
         raise BadInterpreter(f"the interpreter {path} does not work ({last}); {advice}")
-    version, flyte, scripts, sites = json.loads(out)
+    try:
+        version, flyte, scripts, sites = json.loads(out)
+    except ValueError:
+        raise BadInterpreter(f"{path} does not answer as a Python would; {advice}") from None
     major, minor, micro = version
     return Interpreter(
         path=path,

@@ -59,9 +59,9 @@ async def tolerant(diary: str) -> str:
 @env.task
 async def failing(diary: str) -> int:
     """Its failure takes its other child along."""
-    asyncio.create_task(sleeper(diary))
+    child = asyncio.create_task(sleeper(diary))
     await noted(diary, 2)
-    raise ValueError("the parent gives up")
+    raise ValueError(f"the parent gives up {child.get_name()}")
 
 
 @env.task(timeout=1)
@@ -72,9 +72,13 @@ async def hurried(diary: str) -> int:
 
 async def noted(diary: str, count: int) -> list[int]:
     async with asyncio.timeout(30):
-        while len(found := os.listdir(diary)) < count:
+        while len(pids(diary)) < count:
             await asyncio.sleep(0.05)
-        return [int(name) for name in found]
+        return pids(diary)
+
+
+def pids(diary: str) -> list[int]:
+    return [int(path.name) for path in Path(diary).iterdir()]
 
 
 def diary() -> str:
@@ -86,17 +90,17 @@ if __name__ == "__main__":
     pages = [diary() for _ in range(4)]
     tasks = (parent, tolerant, failing, hurried)
     whole, one, failed, late = (flyte.run(task, diary=page) for task, page in zip(tasks, pages, strict=True))
-    pids = asyncio.run(noted(pages[0], 4))
+    processes = asyncio.run(noted(pages[0], 4))
     whole.abort("no longer wanted")
     whole.abort("said twice")
-    tell("run", whole, pids=pids, raised=raised(whole))
+    tell("run", whole, pids=processes, raised=raised(whole))
     say("run children", actions=children(whole))
-    pids = asyncio.run(noted(pages[1], 2))
+    processes = asyncio.run(noted(pages[1], 2))
     child = next(action for action in Action.listall(for_run_name=one.name) if action.name != "a0")
     child.abort("this one only")
-    tell("action", one, pids=pids)
+    tell("action", one, pids=processes)
     say("action children", actions=children(one))
     tell("failed parent", failed, pids=asyncio.run(noted(pages[2], 2)))
     say("failed parent children", actions=children(failed))
-    tell("late parent", late, pids=[int(name) for name in os.listdir(pages[3])])
+    tell("late parent", late, pids=pids(pages[3]))
     say("late parent children", actions=children(late))

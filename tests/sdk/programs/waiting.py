@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import flyte
 import flyte.errors
-from flyte.remote import Action, Condition, Run
+from flyte.remote import Condition, Run
 from speak import children, say, tell
 
 env = flyte.TaskEnvironment(name="waiting")

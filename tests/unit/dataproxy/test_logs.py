@@ -103,14 +103,14 @@ async def test_each_attempt_has_its_log(proxy: Proxy, written: Written, tail: Lo
     await proxy.ledger.move(
         ROOT, Retry(attempt=1, error=execution_pb2.ExecutionError(code="X", message="x"), failure=Failure.USER)
     )
-    assert await _all(tail, 1) == ["first\n"]
+    assert await _all(tail, 1) == ["first\n", "x\n"]
     written.write(2, "second\n")
     await proxy.ledger.move(ROOT, Move(to=Phase.SUCCEEDED))
     assert await _all(tail, 0) == ["second\n"]
 
 
 async def test_a_retry_ends_the_stream_of_the_attempt_before(proxy: Proxy, written: Written, tail: LogTail) -> None:
-    """A stream that follows attempt 1 ends when attempt 2 begins."""
+    """A stream that follows attempt 1 ends when attempt 2 begins, with what went wrong."""
     await proxy.run()
     await proxy.ledger.move(ROOT, Move(to=Phase.RUNNING))
     written.write(1, "first\n")
@@ -119,7 +119,24 @@ async def test_a_retry_ends_the_stream_of_the_attempt_before(proxy: Proxy, writt
         await proxy.ledger.move(
             ROOT, Retry(attempt=1, error=execution_pb2.ExecutionError(code="X", message="x"), failure=Failure.USER)
         )
-        assert [batch async for batch in batches] == []
+        assert [line.text async for batch in batches for line in batch] == ["x\n"]
+
+
+async def test_the_reason_of_a_failure_is_the_last_word(proxy: Proxy, written: Written, tail: LogTail) -> None:
+    """What the attempt's error says stands at the end, as a line of the system, unless the task wrote it itself."""
+    await proxy.run()
+    written.write(1, "ValueError: no such file\n")
+    error = execution_pb2.ExecutionError(code="ValueError", message="no such file\n\nIt ran in /python.")
+    await proxy.ledger.move(ROOT, Move(to=Phase.FAILED, error=error))
+    last = [line async for batch in tail.follow(ROOT, 1) for line in batch][1:]
+    assert [(line.text, line.system) for line in last] == [("It ran in /python.\n", True)]
+
+
+async def test_the_reason_of_an_abort_is_told(proxy: Proxy, tail: LogTail) -> None:
+    """The log of an attempt that never began says who or what ended it."""
+    await proxy.run()
+    await proxy.ledger.move(ROOT, Move(to=Phase.ABORTED, reason="no longer wanted"))
+    assert await _all(tail) == ["aborted: no longer wanted\n"]
 
 
 async def test_what_has_no_log(proxy: Proxy, tail: LogTail) -> None:
