@@ -34,7 +34,8 @@ from flyte_unified.dataproxy.uploads import Uploads
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.events.handlers import EventsHandlers
 from flyte_unified.executor.caching import Caching
-from flyte_unified.executor.controller import Controller, Options
+from flyte_unified.executor.controller import Controller
+from flyte_unified.executor.judge import Options
 from flyte_unified.executor.machine import capacity
 from flyte_unified.executor.policy import Backoff
 from flyte_unified.executor.slots import Slots

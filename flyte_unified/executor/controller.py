@@ -7,25 +7,24 @@ restart it looks at those and goes on. Decisions are ``reconcile``'s; here is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
-from flyteidl2.task import common_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
 from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, Unavailable
-from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.executor import outcome, policy, reconcile, records
+from flyte_unified.executor import policy, reconcile, records
 from flyte_unified.executor.caching import Caching
+from flyte_unified.executor.judge import Judge, Options
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
-from flyte_unified.launchers.api import INTERPRETER, Attempt, Event, Exit, Launcher, Started, WorkId
-from flyte_unified.ledger.api import Action, ActionType, Everything, Failure, Ledger, Move, Retry
-from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Timer
+from flyte_unified.launchers.api import Attempt, Event, Launcher, Started, WorkId
+from flyte_unified.ledger.api import Action, ActionType, Everything, Ledger, Move, Retry
+from flyte_unified.plugins.api import Process, Refusal, Resources, Timer
 from flyte_unified.plugins.registry import describe
 from flyte_unified.storage.api import DataStore
 
@@ -36,20 +35,6 @@ _LONGEST_WAIT = 30.0
 """Seconds between tries of a step that failed for a reason of our own."""
 _SLEPT = 2 * SECOND
 """Wall clock that ran ahead of the monotonic one by more than this: the machine slept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """``endpoint`` tells where tasks of a run reach the server; waits in seconds."""
-
-    endpoint: Callable[[RunKey], str]
-    raw_root: str
-    """Where tasks write data when their run names no place."""
-    log_link: Callable[[ActionKey, int], str]
-    interpreter: str = ""
-    system_retries: int = 3
-    system_backoff: policy.Backoff = field(default_factory=policy.Backoff)
-    kill_grace: float = 5.0
 
 
 @dataclass(slots=True)
@@ -82,8 +67,8 @@ class Controller:
         options: Options,
     ) -> None:
         self._ledger = ledger
-        self._store = store
         self._launcher = launcher
+        self._judge = Judge(ledger=ledger, store=store, caching=caching, clock=clock, options=options)
         self._slots = slots
         self._caching = caching
         self._clock = clock
@@ -301,7 +286,7 @@ class Controller:
         elif step is Do.START:
             await self._start(live)
         elif step is Do.JUDGE:
-            await self._judge(live)
+            await self._record(live, *await self._judge.steps(live.view))
         elif step is Do.KILL:
             await self._kill(live)
         elif step is Do.FORGET:
@@ -318,9 +303,9 @@ class Controller:
     async def _prepare(self, live: _Live) -> None:
         action = live.view.action
         try:
-            context = await self._context(action)
+            context = await self._judge.context(action)
             work = describe(context)
-            timer = work.seconds(await self._inputs(action)) if isinstance(work, Timer) else None
+            timer = work.seconds(await self._judge.inputs(action)) if isinstance(work, Timer) else None
             limits = policy.limits(context.spec.task_template.metadata)
         except (InvalidArgument, NotFound) as error:
             live.see(work=Refusal("BadTaskSpecification", error.message))
@@ -328,24 +313,6 @@ class Controller:
         live.see(work=work, limits=limits, timer_seconds=timer)
         if not self._slots.fits(claim := _claim(live.view)):
             live.see(work=Refusal("ResourcesUnavailable", f"the task asks for {claim.gpu} GPU(s), more than this machine has"))
-
-    async def _context(self, action: Action) -> TaskContext:
-        run, run_spec = await self._ledger.run(action.key.run_key)
-        prefix = f"{action.output_base.rstrip('/')}/{action.key.name}"
-        raw = run_spec.raw_data_storage.raw_data_prefix.rstrip("/") or self._options.raw_root
-        return TaskContext(
-            action=action,
-            spec=await self._ledger.spec(action.spec_digest or ""),
-            run=run,
-            run_spec=run_spec,
-            output_prefix=f"{prefix}/{action.attempt}",
-            previous_prefix=f"{prefix}/{action.attempt - 1}" if action.attempt > 1 else "",
-            raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
-            endpoint=self._options.endpoint(action.key.run_key),
-        )
-
-    async def _inputs(self, action: Action) -> common_pb2.Inputs:
-        return common_pb2.Inputs.FromString(await self._store.get(action.input_uri))
 
     async def _ask_cache(self, live: _Live) -> None:
         action = live.view.action
@@ -440,59 +407,8 @@ class Controller:
                 await self._clear(action)
 
     async def _clear(self, action: Action) -> None:
-        outputs = await self._read(f"{action.output_uri}/outputs.pb") if action.phase is Phase.SUCCEEDED else None
-        await self._launcher.clear(action.key, attempts=action.attempt, outputs=outputs or b"")
-
-    # The end of an attempt
-
-    async def _judge(self, live: _Live) -> None:
-        view = live.view
-        action, observed, work = view.action, view.observed, view.work
-        context = await self._context(action)
-        chosen = work.environment.get(INTERPRETER) if isinstance(work, Process) else None
-        ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
-        ending = observed.exit if observed is not None and observed.exit is not None else Exit()
-        result = outcome.judge(
-            error_file=await self._read(f"{context.output_prefix}/error.pb"),
-            outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
-            outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
-            ending=ending,
-            interpreter=chosen or self._options.interpreter,
-        )
-        before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
-        last: Move | Retry
-        if isinstance(result, outcome.Succeeded):
-            last = await self._succeeded(action, context, ended)
-        elif view.draining:  # whatever the task says of it: we ended it
-            last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
-        else:
-            last = reconcile.failed(
-                action,
-                result,
-                limits=view.limits,
-                system_retries=self._options.system_retries,
-                system_backoff=self._options.system_backoff,
-                at=ended,
-            )
-        await self._record(live, *before, replace(last, details=records.end(ending, at=ended)))
-
-    async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
-        report = f"{context.output_prefix}/report.html"
-        has_report = context.spec.task_template.metadata.generates_deck.value and await self._store.head(report) is not None
-        return Move(
-            to=Phase.SUCCEEDED,
-            attempt=action.attempt,
-            at=at,
-            output_uri=context.output_prefix,
-            report_uri=report if has_report else "",
-            cache_status=await self._caching.put(action, context.output_prefix) if action.cache_key else None,
-        )
-
-    async def _read(self, uri: str) -> bytes | None:
-        try:
-            return await self._store.get(uri)
-        except NotFound:
-            return None
+        outputs = await self._judge.outputs(action)
+        await self._launcher.clear(action.key, attempts=action.attempt, outputs=outputs)
 
     # Time
 

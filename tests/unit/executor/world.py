@@ -21,7 +21,8 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Work
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.executor.caching import Caching
-from flyte_unified.executor.controller import Controller, Options
+from flyte_unified.executor.controller import Controller
+from flyte_unified.executor.judge import Options
 from flyte_unified.executor.policy import Backoff
 from flyte_unified.executor.slots import Capacity, Slots
 from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Started, WorkId

@@ -1,0 +1,118 @@
+"""What is read around an attempt: its context before it starts, its files when its process is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from flyteidl2.task import common_pb2
+
+from flyte_unified.core.clock import Clock, Micros
+from flyte_unified.core.errors import NotFound
+from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.executor import outcome, policy, reconcile, records
+from flyte_unified.executor.caching import Caching
+from flyte_unified.executor.reconcile import View
+from flyte_unified.launchers.api import INTERPRETER, Exit
+from flyte_unified.ledger.api import Action, Failure, Ledger, Move, Retry
+from flyte_unified.plugins.api import Process, TaskContext
+from flyte_unified.storage.api import DataStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """``endpoint`` tells where tasks of a run reach the server; waits in seconds."""
+
+    endpoint: Callable[[RunKey], str]
+    raw_root: str
+    """Where tasks write data when their run names no place."""
+    log_link: Callable[[ActionKey, int], str]
+    interpreter: str = ""
+    system_retries: int = 3
+    system_backoff: policy.Backoff = field(default_factory=policy.Backoff)
+    kill_grace: float = 5.0
+
+
+class Judge:
+    """Decides nothing of its own: ``outcome`` and ``reconcile`` do, from what this reads."""
+
+    def __init__(self, *, ledger: Ledger, store: DataStore, caching: Caching, clock: Clock, options: Options) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._caching = caching
+        self._clock = clock
+        self._options = options
+
+    async def context(self, action: Action) -> TaskContext:
+        """What a plugin may know of the attempt under way."""
+        run, run_spec = await self._ledger.run(action.key.run_key)
+        prefix = f"{action.output_base.rstrip('/')}/{action.key.name}"
+        raw = run_spec.raw_data_storage.raw_data_prefix.rstrip("/") or self._options.raw_root
+        return TaskContext(
+            action=action,
+            spec=await self._ledger.spec(action.spec_digest or ""),
+            run=run,
+            run_spec=run_spec,
+            output_prefix=f"{prefix}/{action.attempt}",
+            previous_prefix=f"{prefix}/{action.attempt - 1}" if action.attempt > 1 else "",
+            raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
+            endpoint=self._options.endpoint(action.key.run_key),
+        )
+
+    async def inputs(self, action: Action) -> common_pb2.Inputs:
+        """Raises NotFound."""
+        return common_pb2.Inputs.FromString(await self._store.get(action.input_uri))
+
+    async def steps(self, view: View) -> tuple[Move | Retry, ...]:
+        """What the ledger is to be told of an attempt whose process is gone."""
+        action, observed, work = view.action, view.observed, view.work
+        context = await self.context(action)
+        chosen = work.environment.get(INTERPRETER) if isinstance(work, Process) else None
+        ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
+        ending = observed.exit if observed is not None and observed.exit is not None else Exit()
+        result = outcome.judge(
+            error_file=await self._read(f"{context.output_prefix}/error.pb"),
+            outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
+            outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
+            ending=ending,
+            interpreter=chosen or self._options.interpreter,
+        )
+        before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
+        last: Move | Retry
+        if isinstance(result, outcome.Succeeded):
+            last = await self._succeeded(action, context, ended)
+        elif view.draining:  # whatever the task says of it: we ended it
+            last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
+        else:
+            last = reconcile.failed(
+                action,
+                result,
+                limits=view.limits,
+                system_retries=self._options.system_retries,
+                system_backoff=self._options.system_backoff,
+                at=ended,
+            )
+        return (*before, replace(last, details=records.end(ending, at=ended)))
+
+    async def outputs(self, action: Action) -> bytes:
+        """The outputs of an ended action; empty where it has none."""
+        return (await self._read(f"{action.output_uri}/outputs.pb") or b"") if action.phase is Phase.SUCCEEDED else b""
+
+    async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
+        report = f"{context.output_prefix}/report.html"
+        has_report = context.spec.task_template.metadata.generates_deck.value and await self._store.head(report) is not None
+        return Move(
+            to=Phase.SUCCEEDED,
+            attempt=action.attempt,
+            at=at,
+            output_uri=context.output_prefix,
+            report_uri=report if has_report else "",
+            cache_status=await self._caching.put(action, context.output_prefix) if action.cache_key else None,
+        )
+
+    async def _read(self, uri: str) -> bytes | None:
+        try:
+            return await self._store.get(uri)
+        except NotFound:
+            return None
