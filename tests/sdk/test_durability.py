@@ -148,6 +148,34 @@ async def test_a_hundred_tasks_stop_within_five_seconds(tmp_path: Path) -> None:
         assert took < 5.0
 
 
+async def test_a_stop_while_tasks_start_costs_no_retry(tmp_path: Path) -> None:
+    """Ctrl-C at the moment when the first leaf of many is there; no attempt of any of them begins twice."""
+    async with standing(tmp_path, EXECUTION_SLOTS="3") as (server, gate):
+        run = await server.run(gate, "fan", 8)
+        await gate.until(lambda: any(visit.name != "fan" for visit in gate.visits))
+        assert await server.stop() == 0
+        assert server.survivors() == []
+        gate.open()
+        await server.start()
+        assert await server.phase(run) is Phase.SUCCEEDED, (server.directory / "server.log").read_text()[-4000:]
+        assert Counter(Phase(action.status.phase) for action in await server.actions(run)) == {Phase.SUCCEEDED: 9}
+        assert max(Counter((visit.name, visit.attempt) for visit in gate.visits).values()) == 1
+
+
+async def test_a_stop_kills_who_does_not_end_by_itself(tmp_path: Path) -> None:
+    """Within the server's grace, and the task goes on at the next start."""
+    async with standing(tmp_path, SERVER_SHUTDOWN_GRACE="2") as (server, gate):
+        run = await server.run(gate, "stubborn", 1)
+        await gate.comes("stubborn")
+        begun = time.monotonic()
+        assert await server.stop() == 0
+        assert time.monotonic() - begun < 3.0
+        assert server.survivors() == []
+        gate.open()
+        await server.start()
+        assert await server.phase(run) is Phase.SUCCEEDED
+
+
 async def test_a_second_interrupt_ends_the_server_now(tmp_path: Path) -> None:
     """Even with a task that does not end when it is asked to; the keeper ends that one."""
     async with standing(tmp_path) as (server, gate):

@@ -286,9 +286,15 @@ class Server:
         raise AssertionError("the watch ended")
 
     async def actions(self, run: str) -> list[run_definition_pb2.Action]:
-        message = run_service_pb2.ListActionsRequest(run_id=identifier(run), request=list_pb2.ListRequest(limit=200))
-        reply = await self.call("workflow.RunService", "ListActions", message, run_service_pb2.ListActionsResponse)
-        return list(reply.actions)
+        found: list[run_definition_pb2.Action] = []
+        token = ""
+        while not found or token:
+            request = list_pb2.ListRequest(limit=200, token=token)
+            message = run_service_pb2.ListActionsRequest(run_id=identifier(run), request=request)
+            reply = await self.call("workflow.RunService", "ListActions", message, run_service_pb2.ListActionsResponse)
+            found += reply.actions
+            token = reply.token
+        return found
 
     async def details(self, run: str, action: str) -> run_definition_pb2.ActionDetails:
         key = identifier_pb2.ActionIdentifier(run=identifier(run), name=action)

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from flyteidl2.task import task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND
@@ -532,3 +533,73 @@ async def test_a_move_of_somebody_else_in_between_is_respected(world: World) -> 
         await moved
         await machine.until(lambda: A1 in machine.forgotten)
     assert (await world.ledger.action(ROOT)).phase is Phase.ABORTED
+
+
+async def test_an_adopted_process_has_the_time_that_is_left(world: World) -> None:
+    """A bound of 60 s counts from the start of the attempt, not of the server."""
+    await world.run(spec(timeout=60.0))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+        begun = world.clock.monotonic()
+    found = started(A1, world)
+    await asyncio.sleep(40)
+    async with world.server(found) as (_, machine):
+        details = await world.ended(ROOT)
+        assert world.clock.monotonic() - begun == pytest.approx(60.0, abs=0.1)
+        await machine.until(lambda: A1 in machine.forgotten)
+    assert details.action.phase is Phase.TIMED_OUT
+
+
+async def test_a_keeper_that_tells_an_old_end_again_harms_nobody(world: World) -> None:
+    """A new keeper repeats what was not forgotten: the attempt that runs by now goes on."""
+    await world.run(spec(retries=1))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.fail(machine, ROOT)
+        await machine.launched(ROOT, 2)
+        machine.begin(ROOT, 2)
+        await world.reaches(ROOT, Phase.RUNNING, 2)
+        machine.end(A1, code=1)
+        await asyncio.sleep(1)
+        await world.succeed(machine, ROOT, 2)
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt) == (Phase.SUCCEEDED, 2)
+    assert machine.forgotten.count(A1) == 2
+
+
+async def test_a_reservation_is_waited_for(world: World) -> None:
+    """Of two runs of one serialized key, the second waits for the first one's result and needs no process."""
+    task = spec()
+    task.task_template.metadata.cache_serializable = True
+    other = ROOT._replace(run="r2")
+    await world.run(task, cache_key="k")
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        await world.run(task, key=other, cache_key="k")
+        await world.reaches(other, Phase.WAITING_FOR_RESOURCES)
+        await world.succeed(machine, ROOT)
+        details = await world.ended(other)
+    assert details.action.output_uri == f"{world.base}/r1/a0/1"
+    assert list(machine.attempts) == [A1]
+
+
+@pytest.mark.parametrize(
+    ("task", "code"),
+    [
+        (spec("spark"), "UnsupportedTaskType"),
+        (spec(command="/bin/echo"), "UnsupportedTaskType"),
+        (spec(gpu="1"), "ResourcesUnavailable"),
+        (spec(cpu="many"), "BadTaskSpecification"),
+    ],
+)
+async def test_what_cannot_run_here_fails_at_once(world: World, task: task_definition_pb2.TaskSpec, code: str) -> None:
+    """With a word for the user, and without a process."""
+    await world.run(task)
+    async with world.server() as (controller, machine):
+        details = await world.ended(ROOT)
+        assert (controller.slots.live, machine.attempts) == (0, {})
+    error = details.action.execution_error()
+    assert error is not None
+    assert (details.action.phase, error.code) == (Phase.FAILED, code)

@@ -12,7 +12,7 @@ from flyte_unified.executor.outcome import Failed, Outcome, Succeeded, judge
 from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Failure
 
-USER, SYSTEM = execution_pb2.ExecutionError.USER, execution_pb2.ExecutionError.SYSTEM
+UNKNOWN, USER, SYSTEM = (execution_pb2.ExecutionError.ErrorKind.Value(name) for name in ("UNKNOWN", "USER", "SYSTEM"))
 RECOVERABLE = execution_pb2.ContainerError.RECOVERABLE
 
 

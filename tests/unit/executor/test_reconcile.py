@@ -209,7 +209,7 @@ ERROR = execution_pb2.ExecutionError(code="E")
 def test_a_failure_is_charged_to_its_budget(
     failure: Failure, retryable: bool, before: dict[str, int], retries: int, again: float | None
 ) -> None:
-    """The user's retries and the system's are counted apart, interruptions not at all. ``again``: the wait, None for the end."""
+    """The user's retries and the system's are counted apart, interruptions never. ``again``: the wait, None for the end."""
     step = failed(
         action(Phase.RUNNING, **before),  # type: ignore[arg-type]  # fields of Action
         outcome.Failed(error=ERROR, failure=failure, retryable=retryable),

@@ -229,8 +229,7 @@ def test_every_tree_ends_on_any_number_of_slots(tree: Node, cpu: int, watermark:
     running: list[Node] = []
     parents: dict[str, Node] = {}
     for _ in range(500):
-        for found in s.admit():
-            running.append(nodes[found])
+        running += [nodes[found] for found in s.admit()]
         assert s.active <= max(cpu, sum(not node.pending for node in running))
         computing = [node for node in running if not node.pending or key(node.name) not in spawned(parents)]
         if not computing:
