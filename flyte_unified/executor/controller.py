@@ -120,6 +120,7 @@ class Controller:
     async def close(self) -> None:
         """Stops deciding; processes are left to the launcher."""
         self._draining = True
+        await self._launcher.close()  # first, as what it tells would set workers going again
         tasks = [*self._dismissals, *(live.worker for live in self._lives.values() if live.worker is not None)]
         if self._loop_task is not None:
             tasks.append(self._loop_task)
@@ -129,7 +130,6 @@ class Controller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._caching.close()
-        await self._launcher.close()
 
     async def _run(self, ready: asyncio.Event) -> None:
         with self._ledger.changes.subscribe(Everything()) as subscription:

@@ -135,10 +135,14 @@ class Slots:
         return admitted
 
     def refuse(self) -> ActionKey | None:
-        """The deepest waiting action when nothing computes and the hard limit forbids starting anything: a deadlock."""
-        if not self._waiting or self.active or len(self._held) < self.capacity.limit:
+        """The deepest waiting child when nothing computes and the hard limit forbids starting anything: a deadlock.
+
+        A root may wait: what those who hold wait for is below them.
+        """
+        children = [key for key, claim in self._waiting.items() if claim.depth]
+        if not children or self.active or len(self._held) < self.capacity.limit:
             return None
-        return max(self._waiting, key=lambda key: self._waiting[key].depth)
+        return max(children, key=lambda key: self._waiting[key].depth)
 
     def _room(self, claim: Claim) -> bool:
         if len(self._held) >= self.capacity.limit:

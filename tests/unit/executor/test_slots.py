@@ -126,6 +126,17 @@ def test_at_the_limit_only_a_deadlock_is_refused() -> None:
     assert (s.admit(), s.refuse()) == ([], key("b"))
 
 
+def test_a_root_waits_at_the_limit() -> None:
+    """Who holds every process waits for a timer or a person, and not for it."""
+    s = slots(limit=1)
+    s.hold(key("parent"), Claim(depth=0))
+    s.suspend(key("parent"))
+    s.claim(key("root"), Claim(depth=0))
+    assert (s.admit(), s.refuse()) == ([], None)
+    s.release(key("parent"))
+    assert s.admit() == [key("root")]
+
+
 class AnyUse(RuleBasedStateMachine):
     """Claims, ends, suspensions in any order."""
 
