@@ -48,7 +48,7 @@ def test_a_lost_bundle_says_what_to_do(newcomer: Client, flyte_backend_settings:
     shutil.rmtree(Path(flyte_backend_settings["storage.bundles"]) / newcomer.project)
     failed = newcomer.python("small.py", "plain")
     assert failed.returncode != 0
-    assert "flyte delete local-cache" in failed.stderr
+    assert "flyte delete local-cache" in failed.stdout + failed.stderr
     newcomer.flyte("delete", "local-cache")
     assert newcomer.python("small.py", "plain").returncode == 0
 

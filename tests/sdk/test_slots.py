@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.phases import Phase
 from tests.sdk.durability.stand import Server, standing
+
+FAMILIES = int(os.environ.get("FAMILIES", "40"))
+"""``FAMILIES=200 pytest tests/sdk/test_slots.py`` is the full size, of about a minute on two cores."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,11 @@ async def test_a_chain_of_tasks_ends_on_one_slot(tmp_path: Path) -> None:
 async def test_families_share_two_slots(tmp_path: Path) -> None:
     """Parents with five children each: no more than two leaves compute at once, and parents do not pile up."""
     async with standing(tmp_path, EXECUTION_SLOTS="2", EXECUTION_PROCESS_WATERMARK="8") as (server, gate):
-        run = await server.run(gate, "families", 40)
+        run = await server.run(gate, "families", FAMILIES)
         assert await server.phase(run) is Phase.SUCCEEDED
         found = await lives(server, run)
         assert [await server.metric(name) for name in ("live_actions", "active_slots", "waiting_actions")] == [0, 0, 0]
-    assert len(found) == 1 + 40 + 40 * 5
+    assert len(found) == 1 + FAMILIES + FAMILIES * 5
     assert peak(processes(leaves(found))) <= 2
     assert peak(processes(found)) <= 9
 

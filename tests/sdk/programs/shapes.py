@@ -135,12 +135,7 @@ async def starts() -> list[str]:
 async def environment() -> dict[str, str]:
     names = ("FROM_TASK", "FROM_RUN", "FROM_BOTH", "FLYTE_ATTEMPT_NUMBER", "FLYTECTL_CONFIG", "DO_NOT_TRACK")
     found = {name: os.environ[name] for name in names if name in os.environ}
-    return {
-        **found,
-        "interpreter": sys.executable,
-        "directory": str(Path.cwd()),
-        "entries": " ".join(path.name for path in Path().iterdir()),
-    }
+    return {**found, "interpreter": sys.executable}
 
 
 @env.task
