@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,9 +18,22 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parent
 BIN = Path(sys.executable).parent
 RUN = "demo"
+PATIENCE = 15.0
+"""Seconds within which a server that was told to stop has ended."""
 
 
 def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # the server is ended on the way out
+    try:
+        show()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `make demo | head`: the reader has seen enough, and nothing more can be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show() -> None:
     with tempfile.TemporaryDirectory(prefix="fu-demo-") as scratch:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("FLYTE", "_U_", "XDG_"))}
         environ |= {"HOME": scratch, "TMPDIR": scratch, "DO_NOT_TRACK": "1", "LOG_LEVEL": "error"}
@@ -37,15 +51,24 @@ def main() -> None:
             print(f"ready after {time.monotonic() - began:.1f} s\n", flush=True)
             use(address, environ=environ, scratch=Path(scratch))
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait()
+            end(server)
+
+
+def end(server: subprocess.Popen[str]) -> None:
+    """Ask for an orderly stop, and see to it that it comes to an end."""
+    server.send_signal(signal.SIGINT)
+    try:
+        server.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def ready(server: subprocess.Popen[str]) -> str:
     """The server's address, from the banner that it prints when it is ready."""
     address = ""
     for line in server.stdout or ():
-        print(line, end="")
+        print(line, end="", flush=True)
         if found := re.match(r"\s+API\s+(\S+)", line):
             address = found[1]
         if line.lstrip().startswith("SDK"):
@@ -59,8 +82,13 @@ def use(address: str, *, environ: dict[str, str], scratch: Path) -> None:
     port = address.rpartition(":")[2]
 
     def call(program: str, *arguments: str) -> None:
-        print(f"$ {program} {' '.join(arguments)}", flush=True)
-        subprocess.run([BIN / program, *arguments], check=True, env=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=EXAMPLES)
+        print(f"$ {program} {shlex.join(arguments)}", flush=True)
+        done = subprocess.run(
+            [BIN / program, *arguments], check=False, env=environ | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=EXAMPLES
+        )
+        if done.returncode:
+            print(f"{program} ended with status {done.returncode}", flush=True)
+            sys.exit(1)
 
     call("flyte-unified", "config", "client", "--port", port, "--write", str(config))
     names = '["Ada", "Grace", "Barbara"]'

@@ -15,6 +15,8 @@ from typing import IO
 from flyte_unified.core.errors import FailedPrecondition
 
 LOCK = "server.lock"
+_KEEPERS_LOCK = "keeper/keeper.lock"
+_PREFIX = "flyte-unified-"
 _OTHERS = 0o077
 
 
@@ -45,12 +47,43 @@ def held(directory: Path, *, port: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[Path]:
-    """A new directory that is removed at the end of the block, whatever is in it."""
-    path = Path(tempfile.mkdtemp(prefix="flyte-unified-")).resolve()
+    """A new directory that is removed at the end of the block, whatever is in it.
+
+    Those whose server was killed before it could do so are removed first.
+    """
+    _sweep()
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """What has no lock file, or an empty one, is no server's, or that of one which is just starting."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (directory / LOCK).open("r+") as lock:
+            if lock.read() and directory.stat().st_uid == os.getuid() and _free(lock) and _keeper_is_gone(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free(lock: IO[str]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _keeper_is_gone(directory: Path) -> bool:
+    """It follows its server within seconds, and ends the tasks before."""
+    try:
+        with (directory / _KEEPERS_LOCK).open("r+") as lock:
+            return _free(lock)
+    except FileNotFoundError:
+        return True
 
 
 def _private(path: str, flags: int) -> int:

@@ -27,8 +27,27 @@ async def test_the_demo_shows_a_result_and_leaves_nothing(tmp_path):
     assert "/v2/domain/development/project/flytesnacks/runs/demo" in told.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
     assert {path.name for path in _EXAMPLES.iterdir()} == before
-    keepers = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(path)]
-    assert keepers == []
+    assert _processes_in(tmp_path) == []
+
+
+async def test_a_reader_that_has_seen_enough_ends_the_demo(tmp_path):
+    """``make demo | head -1``: in order, without a word of complaint, and nothing is left."""
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable,
+        _EXAMPLES / "demo.py",
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert (await demo.stdout.readline()).startswith(b"flyte-unified ")
+    demo.stdout._transport.close()
+    assert (await demo.stderr.read(), await demo.wait()) == (b"", 0)
+    assert list(tmp_path.iterdir()) == []
+    assert _processes_in(tmp_path) == []
+
+
+def _processes_in(directory: Path) -> list[Path]:
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(directory).encode() in _read(path)]
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
+import tempfile
 
 import pytest
 
@@ -58,3 +60,39 @@ def test_a_temporary_directory_is_gone_at_the_end():
         (path / "a").mkdir()
         (path / "a" / "b").touch()
     assert not path.exists()
+
+
+@pytest.fixture
+def abandoned(tmp_path, monkeypatch):
+    """A temporary directory as a server that was killed leaves it: signed, and locked by nobody."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    directory = tmp_path / "flyte-unified-abandoned"
+    (directory / "keeper").mkdir(parents=True)
+    (directory / LOCK).write_text('{"pid": 1}')
+    return directory
+
+
+def test_a_killed_servers_temporary_directory_is_swept(abandoned):
+    """The next ephemeral start removes it, with everything in it."""
+    (abandoned / "flyte.db").touch()
+    with temporary():
+        assert not abandoned.exists()
+
+
+@pytest.mark.parametrize("name", [LOCK, "keeper/keeper.lock"])
+def test_a_temporary_directory_in_use_stays(abandoned, name):
+    """A server holds its lock as long as it lives, and its keeper another."""
+    with (abandoned / name).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with temporary():
+            assert abandoned.exists()
+
+
+def test_what_may_not_be_a_servers_stays(abandoned, tmp_path):
+    """A directory that bears the name by chance, and one whose server has not signed yet."""
+    (abandoned / LOCK).write_text("")
+    (tmp_path / "flyte-unified-notes").mkdir()
+    (tmp_path / "flyte-unified-notes" / "thesis.tex").touch()
+    (tmp_path / "flyte-unified-file").touch()
+    with temporary():
+        assert {path.name for path in tmp_path.iterdir()} >= {abandoned.name, "flyte-unified-notes", "flyte-unified-file"}
