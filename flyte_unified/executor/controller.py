@@ -217,7 +217,9 @@ class Controller:
             return None
         if isinstance(event, Started):
             link = self._options.log_link(event.id.action, event.id.attempt)
-            known = replace(known, started_at=event.at, pid=event.pid, details=records.begin(event, log=link))
+            links = live.view.work.links if isinstance(live.view.work, Process) else ()
+            details = records.begin(event, log=link, links=links)
+            known = replace(known, started_at=event.at, pid=event.pid, details=details)
         else:
             known = replace(known, ended_at=event.at, exit=event.exit)
         live.see(observed=known)

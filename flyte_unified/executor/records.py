@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros, timestamp
 from flyte_unified.launchers.api import Exit, Started
 
 
-def begin(event: Started, *, log: str) -> run_definition_pb2.ActionAttempt:
-    """A process that was started. ``log`` is the address of its output."""
+def begin(event: Started, *, log: str, links: Iterable[execution_pb2.TaskLog]) -> run_definition_pb2.ActionAttempt:
+    """A process that was started. ``log`` is the address of its output, ``links`` are the task's own."""
     record = run_definition_pb2.ActionAttempt(logs_available=True)
     record.log_info.add(uri=log, name="Log", ready=True, ShowWhilePending=True)
+    record.log_info.extend(links)
     where = f" on {event.where}" if event.where else ""
     _tell(record, "Started", f"process {event.pid} started{where}", at=event.at)
     return record

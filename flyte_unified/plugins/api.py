@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from flyte_unified.ledger.api import Action, Run
@@ -48,6 +49,8 @@ class Process:
     """What the task and the run ask for; the launcher's own comes below it, the system's above."""
     system: Mapping[str, str]
     resources: Resources
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+    """Of the task's own making: where else people may look while it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 
-from flyteidl2.core import tasks_pb2
+from flyteidl2.core import execution_pb2, tasks_pb2
 from google.protobuf import struct_pb2
 
 from flyte_unified.core.clock import timestamp
@@ -49,11 +49,13 @@ def describe(context: TaskContext) -> Work:
             "on a laptop that takes podman or docker, in a cluster it runs as a pod",
         )
     environment |= {entry.key: entry.value for entry in context.run_spec.envs.values}
+    known = variables(context)
     return Process(
-        arguments=render(arguments, variables(context)),
+        arguments=render(arguments, known),
         environment=environment,
         system=_system(context, actions=environment.get(_ACTIONS, "1")),
         resources=resources,
+        links=tuple(_link(link, known) for link in template.metadata.log_links),
     )
 
 
@@ -110,6 +112,13 @@ def _system(context: TaskContext, *, actions: str) -> dict[str, str]:
         "_U_RUN_BASE": action.output_base.rstrip("/"),
         _ACTIONS: actions,
     }
+
+
+def _link(link: execution_pb2.TaskLog, known: Mapping[str, str]) -> execution_pb2.TaskLog:
+    rendered = execution_pb2.TaskLog(ready=True)
+    rendered.MergeFrom(link)
+    rendered.name, rendered.uri = render((link.name, link.uri), known)
+    return rendered
 
 
 def _resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> Resources:

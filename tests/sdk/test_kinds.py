@@ -48,3 +48,13 @@ def test_what_cannot_run_here_fails_at_once(client: Client, case: str, sentence:
     assert sentence in said["message"]
     (attempt,) = said["attempts"]
     assert "RUNNING" not in attempt["phases"]
+
+
+def test_a_task_may_have_links_of_its_own(client: Client) -> None:
+    """They stand beside the link to its log, without a variable left in them."""
+    said = client.say("kinds")["tracker children"]
+    (child,) = said["actions"]
+    assert child["attempts"][0]["links"]["Tracker"] == (
+        f"https://tracker.example/programs/{said['run']}/{child['name']}/{said['run']}-{child['name']}-0"
+    )
+    assert child["attempts"][0]["links"]["Log"].startswith(client.backend.address)

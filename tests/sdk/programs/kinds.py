@@ -51,6 +51,28 @@ TaskPluginRegistry.register(Connected, ConnectedTask)
 
 spark_env = flyte.TaskEnvironment(name="sparks", plugin_config=Cluster())
 quantum_env = flyte.TaskEnvironment(name="quanta", plugin_config=Connected())
+
+
+class Tracker(flyte.Link):
+    """Names are put in by the client where it knows them, else by the server."""
+
+    name = "Tracker"
+    icon_uri = ""
+
+    def get_link(
+        self,
+        run_name: str,
+        project: str,
+        domain: str,
+        context: dict[str, str],
+        parent_action_name: str,
+        action_name: str,
+        pod_name: str,
+        **_: object,
+    ) -> str:
+        return f"https://tracker.example/{project}/{run_name}/{action_name}/{pod_name}"
+
+
 sleep_env = flyte.TaskEnvironment(name="sleeps", plugin_config=Sleep())
 
 container = ContainerTask(
@@ -98,6 +120,16 @@ async def napping() -> list[float]:
     return [time.monotonic() - begun]
 
 
+@env.task(links=[Tracker()])
+async def tracked() -> int:
+    return 1
+
+
+@env.task
+async def tracker() -> int:
+    return await tracked()
+
+
 @env.task
 async def in_parent() -> list[int]:
     return [await reused(), await in_pod()]
@@ -112,6 +144,7 @@ if __name__ == "__main__":
         "pod": flyte.run(in_pod),
         "named pod": flyte.run(in_named_pod),
         "children": flyte.run(in_parent),
+        "tracker": flyte.run(tracker),
         "container": flyte.run(container),
         "spark": flyte.run(sparkling),
         "unknown": flyte.run(entangled),
@@ -119,3 +152,4 @@ if __name__ == "__main__":
     for case in run:
         tell(case, run[case], raised=raised(run[case]))
     say("naps children", actions=children(run["naps"]))
+    say("tracker children", run=run["tracker"].name, actions=children(run["tracker"]))

@@ -65,6 +65,7 @@ def _attempt(attempt: Any) -> dict[str, Any]:
         "phases": {_phase(step.phase): _seconds(step.start_time) for step in attempt.phase_transitions},
         "end": _seconds(attempt.end_time),
         "cache": attempt.cache_status,
+        "links": {link.name: link.uri for link in attempt.log_info},
         "events": [event.message for event in attempt.cluster_events],
     }
 
