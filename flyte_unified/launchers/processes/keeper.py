@@ -9,9 +9,9 @@ It may be killed too: all it knows is in the works' directories, and the next ke
 A task is the adopter of its orphans, and the keeper of what a task leaves behind (Linux): so a child that the keeper did
 not start belongs to a task that has ended, and is killed. Elsewhere what a task leaves is found by its process group.
 
-The server's messages: hello, launch, warm, kill, forget, follow, stop, quit. Ours: welcome, started, exited, grew,
-ready, unfit, differs, error. ``VERSION`` changes with their meaning; a server that finds another version has the keeper quit,
-which harms no task, and starts its own.
+The server's messages: hello, launch, warm, kill, forget, follow, stop, quit. Ours: welcome, accepted, started, exited,
+forgotten, grew, ready, unfit, differs, error. ``VERSION`` changes with their meaning; a server that finds another version
+has the keeper quit, which harms no task, and starts its own.
 """
 
 from __future__ import annotations
@@ -261,6 +261,7 @@ class Keeper:
     def _forget(self, work_id: str) -> None:
         if ended := self._ended.pop(work_id, None):
             task.remove(ended[1])
+        self._tell({"forgotten": work_id})
 
     # Ends
 

@@ -25,8 +25,8 @@ from flyte_unified.launchers.processes.task import read_json
 from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, Started, WorkEvent
 
 _ATTEMPTS = 5
-_PERIOD = 10.0
-"""Seconds in which so many keepers may end."""
+_BRIEF = 1.0
+"""Seconds of life that are too short for a keeper, if it happens so many times in a row."""
 _STOP_SECONDS = 3.0
 _HERE = Path(__file__).parent
 
@@ -70,6 +70,7 @@ class ProcessLauncher:
         self._held: dict[str, list[int]] = {}
         self._launches: dict[str, tuple[dict[str, Any], asyncio.Future[None]]] = {}
         self._kills: dict[str, float] = {}
+        self._forgets: set[str] = set()
         self._stop_grace: float | None = None
         self._growth: dict[str, asyncio.Event] = {}
         self._read_at_import: dict[str, set[str]] = {}
@@ -117,6 +118,7 @@ class ProcessLauncher:
 
     def forget(self, id: str) -> None:  # noqa: A002
         """The exit of ``id`` is recorded elsewhere: do not tell it again."""
+        self._forgets.add(id)
         self._send({"verb": "forget", "id": id})
 
     def running(self, id: str) -> bool:  # noqa: A002
@@ -241,8 +243,12 @@ class ProcessLauncher:
                 self._begun(row)
                 found.append(Adopted(row["id"], row["pid"], row["at"]))
         for event in map(_exited, welcome["exited"]):
-            self._ended(event.id)
-            found.append(event)
+            if event.id in self._forgets:
+                self._send({"verb": "forget", "id": event.id})
+            else:
+                self._ended(event.id)
+                found.append(event)
+        self._forgets &= {record["id"] for record in welcome["exited"]}
         for work in self._running.keys() - present - self._launches.keys():
             self._ended(work)
             found.append(Exited(work, None, None, 0, time.time_ns() // 1000, oom=False, known=False))
@@ -257,7 +263,7 @@ class ProcessLauncher:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        deaths = [-_PERIOD] * _ATTEMPTS
+        began, brief = loop.time(), 0
         while True:
             if data := await self._read():
                 for message in self._frames.feed(data):
@@ -267,12 +273,13 @@ class ProcessLauncher:
                 self._writer.close()
                 self._writer = None
                 self._connected.clear()
-            deaths = [*deaths[1:], loop.time()]
+            brief = brief + 1 if loop.time() - began < _BRIEF else 0
             self._logger.warning("the keeper of local processes ended; starting another, which takes the tasks over")
             try:
-                if deaths[-1] - deaths[0] < _PERIOD:
+                if brief >= _ATTEMPTS:
                     raise Unavailable(f"the keeper of local processes keeps ending; see {self._directory}/keeper.log")
                 found = await self._connect()
+                began = loop.time()
             except Unavailable as error:
                 self._logger.error("%s", error)
                 for work in list(self._launches):
@@ -295,6 +302,8 @@ class ProcessLauncher:
             event = _exited(message["exited"])
             self._ended(event.id)
             self._on_event(event)
+        elif "forgotten" in message:
+            self._forgets.discard(message["forgotten"])
         elif "grew" in message:
             self._grew(message["grew"])
         elif key := message.get("ready") or message.get("differs"):

@@ -22,6 +22,8 @@ from flyte_unified.launchers.processes.task import read_json, remove, signal_all
 _MAXIMUM = 4
 _SPARE = 2
 _READY_SECONDS = 90
+_PATIENCE = 15.0
+"""Seconds that a work waits for a server to get ready; one takes 1.5 s of CPU."""
 _RESTARTS = 8
 _IN_FLIGHT = 16
 _REMEMBERED = 1000
@@ -74,8 +76,10 @@ class Pool:
 
     @property
     def deadline(self) -> float | None:
-        """When the oldest server that is not ready is given up."""
-        return min((s.started + _READY_SECONDS for s in self._servers if not s.ready), default=None)
+        """When ``expire`` has something to do."""
+        servers = [server.started + _READY_SECONDS for server in self._servers if not server.ready]
+        works = [queue[0]["since"] + _PATIENCE for queue in self._queues.values() if queue]
+        return min(servers + works, default=None)
 
     def clear(self) -> None:
         """End the servers that an earlier keeper has left, with what they are just trying out."""
@@ -111,7 +115,7 @@ class Pool:
         self._seen.add(key)
         if (new and self._servers) or not self.prepare(request["warm"]):
             return self._cold(request)
-        self._queues.setdefault(key, []).append(request)
+        self._queues.setdefault(key, []).append({**request, "since": time.monotonic()})
         return self._pass_on(key)
 
     def withdraw(self, work: str) -> bool:
@@ -133,9 +137,13 @@ class Pool:
         return server
 
     def expire(self) -> None:
-        """Give up servers that do not get ready."""
+        """Give up servers that do not get ready; start works plainly that have waited for one for too long."""
+        now = time.monotonic()
+        for queue in self._queues.values():
+            while queue and now >= queue[0]["since"] + _PATIENCE:
+                self._cold(queue.pop(0))
         for server in list(self._servers):
-            if not server.ready and time.monotonic() > server.started + _READY_SECONDS:
+            if not server.ready and now > server.started + _READY_SECONDS:
                 server.started = float("inf")
                 os.kill(server.pid, signal.SIGKILL)
                 self._give_up(server.key, f"the fork server was not ready after {_READY_SECONDS} seconds")
@@ -233,6 +241,7 @@ class Pool:
     def _hear(self, server: ForkServer, message: dict[str, Any]) -> None:
         if "ready" in message:
             server.ready = True
+            self._restarts.pop(server.key, None)
             self._message(server, message)
             self._pass_on(server.key)
         elif "unfit" in message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,19 @@ def test_a_server_that_keeps_ending_is_given_up(pool: Served) -> None:
             ready.data()
     assert pool.cold == ["a"]
     assert 1 < len(pool.theirs["key"]) < 20
+
+
+def test_a_work_does_not_wait_for_ever(pool: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no server gets ready in time, the work starts plainly, while the server may still get ready for others."""
+    pool.dispatch(_request("key", "a"))
+    pool.expire()
+    assert pool.cold == []
+    assert pool.deadline is not None
+    now = pool.deadline
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pool.expire()
+    assert pool.cold == ["a"]
+    assert pool.keys() == {"key"}
 
 
 def test_a_work_that_waits_can_be_withdrawn(pool: Served) -> None:
