@@ -5,10 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 
+import pytest
+
 from tests.sdk.conftest import Client
 
 CORE = ("lucky", "survivor", "crash at exit", "hopeless", "truncated")
-MORE = ("stubborn", "patient", "exits", "killed", "missing", "library", "caught", "caught crash", "uncaught")
+MORE = (
+    *("stubborn", "patient", "exits", "killed", "missing", "library", "memory", "graphics"),
+    *("caught", "caught crash", "uncaught"),
+)
 SYSTEM_ATTEMPTS = 4
 """Of the setting execution.system_retries, one more."""
 
@@ -98,6 +103,31 @@ def test_a_missing_module_names_the_interpreter(client: Client) -> None:
     assert said["code"] == "ModuleNotFoundError"
     assert f"This task ran in {sys.executable}." in said["message"]
     assert "FLYTE_UNIFIED_PYTHON=PATH" in said["message"]
+
+
+def test_a_module_that_cannot_be_imported_is_told(client: Client) -> None:
+    """An error before the task's first line is an error of the user's, with the interpreter's name."""
+    said = client.say("broken")["import"]
+    assert (said["phase"], said["raised"]) == ("FAILED", "RuntimeUserError")
+    assert "a_library_that_nobody_has" in said["message"]
+    assert f"This task ran in {sys.executable}." in said["message"]
+
+
+def test_memory_has_a_limit(client: Client) -> None:
+    """A task that takes more than its limit is killed, uses its own retries, and its parent gets an OOMError."""
+    said = client.say("failures", *MORE)
+    assert said["memory"]["outputs"] == ["the task used more memory than its limit allows and was killed"]
+    (child,) = said["memory children"]["actions"]
+    assert codes(child) == [("FAILED", "OOMKilled")] * 2
+
+
+def test_what_the_machine_does_not_have_is_told_at_once(client: Client) -> None:
+    """A task that asks for more GPUs than there are does not wait for them."""
+    said = client.say("failures", *MORE)["graphics"]
+    if said["phase"] == "SUCCEEDED":
+        pytest.skip("this machine has a GPU")
+    assert codes(said) == [("FAILED", "ResourcesUnavailable")]
+    assert "the task asks for 1 GPU(s), more than this machine has" in said["message"]
 
 
 def test_a_parent_catches_what_its_child_raised(client: Client) -> None:

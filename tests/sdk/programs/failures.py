@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import signal
@@ -14,6 +15,8 @@ import flyte.errors
 from speak import children, raised, say, tell
 
 env = flyte.TaskEnvironment(name="failures")
+small = flyte.TaskEnvironment(name="small", resources=flyte.Resources(memory=("64Mi", "256Mi")))
+graphic = flyte.TaskEnvironment(name="graphic", resources=flyte.Resources(gpu=1))
 
 
 @env.task(retries=2)
@@ -97,6 +100,27 @@ async def needs_library() -> int:
     return 1
 
 
+@small.task(retries=1)
+async def greedy() -> int:
+    hoard = b"x" * (1 << 30)
+    await asyncio.sleep(60)
+    return len(hoard)
+
+
+@graphic.task
+async def graphics() -> int:
+    return 1
+
+
+@env.task
+async def caught_memory() -> str:
+    try:
+        await greedy()
+    except flyte.errors.OOMError as error:
+        return str(error)
+    return "nothing was raised"
+
+
 @env.task
 async def caught() -> str:
     try:
@@ -130,6 +154,8 @@ TASKS = {
     "survivor": survivor,
     "crash at exit": crash_at_exit,
     "library": needs_library,
+    "memory": caught_memory,
+    "graphics": graphics,
     "caught": caught,
     "caught crash": caught_crash,
     "uncaught": uncaught,
@@ -143,5 +169,5 @@ if __name__ == "__main__":
     runs |= {case: flyte.run(spoiled, damage=case) for case in cases if case not in TASKS}
     for case, run in runs.items():
         tell(case, run, raised=raised(run))
-    if "uncaught" in runs:
-        say("uncaught children", actions=children(runs["uncaught"]))
+    for case in {"memory", "uncaught"} & runs.keys():
+        say(f"{case} children", actions=children(runs[case]))
