@@ -86,8 +86,6 @@ class ProcessLauncher:
 
     async def launch(self, work: ProcessWork) -> None:
         """Start ``work``, unless it was started before. Its Started follows. Raises LaunchFailed, BadInterpreter."""
-        if self._closing or self._listening is None or self._listening.done():
-            raise Unavailable("the server is stopping, or has no keeper of local processes")
         interpreter, mark = await self._interpreters.inspect(work.interpreter)
         program = await asyncio.to_thread(command.resolve, work.argv, interpreter, env=work.env)
         warm = self._warm(interpreter, mark, work.env) if work.warm and program.source else None
@@ -103,6 +101,8 @@ class ProcessLauncher:
         }
         message = {"verb": "launch", "order": order, "env": dict(work.env), "warm": warm}
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._closing or self._listening is None or self._listening.done():
+            raise Unavailable("the server is stopping, or has no keeper of local processes")
         if work.id not in self._running:
             self._running[work.id] = 0
             self._idle.clear()
