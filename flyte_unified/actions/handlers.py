@@ -14,7 +14,7 @@ from flyte_unified.actions.service import Actions
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey, action_key, run_key
-from flyte_unified.core.phases import Phase
+from flyte_unified.core.phases import Phase, phase_of
 from flyte_unified.ledger.api import Ledger, Move, signal
 
 
@@ -46,7 +46,7 @@ class ActionsHandlers:
         key = _admitted(self._actions, message.action_id, ctx)
         if not message.HasField("status"):
             raise InvalidArgument("status is empty")
-        phase = Phase(message.status.phase)
+        phase = phase_of(message.status.phase, field="status.phase")
         if phase is Phase.UNSPECIFIED:
             phase = (await self._ledger.action(key)).phase
         move = Move(to=phase, attempt=message.attempt or None, cache_status=message.status.cache_status)

@@ -16,6 +16,9 @@ from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
 
+_LONGEST = 1_000_000_000
+"""Seconds, some 30 years."""
+
 
 class CacheHandlers:
     """flyteidl2.cacheservice.CacheService."""
@@ -41,7 +44,7 @@ class CacheHandlers:
             request.output.output_uri,
             request.output.metadata.SerializeToString(),
             overwrite=overwrite.overwrite,
-            max_age=seconds(overwrite.max_age) if overwrite.HasField("max_age") else None,
+            max_age=_span(overwrite.max_age, "overwrite.max_age") if overwrite.HasField("max_age") else None,
         )
         return idl.PutCacheResponse()
 
@@ -57,7 +60,9 @@ class CacheHandlers:
         self, message: idl.GetOrExtendReservationRequest | v2.GetOrExtendReservationRequest, ctx: CallContext
     ) -> idl.GetOrExtendReservationResponse:
         request, key = self._open(message)
-        held = await self._cache.reservation(key, _owner(request), heartbeat=seconds(request.heartbeat_interval))
+        held = await self._cache.reservation(
+            key, _owner(request), heartbeat=_span(request.heartbeat_interval, "heartbeat_interval")
+        )
         return idl.GetOrExtendReservationResponse(
             reservation=idl.Reservation(
                 key=request.key,
@@ -101,6 +106,13 @@ def _owner(request: Any) -> str:
     if not request.owner_id:
         raise InvalidArgument("owner_id is empty")
     return str(request.owner_id)
+
+
+def _span(message: Duration, field: str) -> float:
+    told = seconds(message)
+    if not 0 <= told <= _LONGEST:
+        raise InvalidArgument(f"{field} is {told:g} s; from 0 to {_LONGEST} s are allowed")
+    return told
 
 
 def _output(entry: Entry) -> idl.CachedOutput:

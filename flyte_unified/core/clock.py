@@ -11,10 +11,14 @@ from typing import NewType, Protocol
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from flyte_unified.core.errors import InvalidArgument
+
 Micros = NewType("Micros", int)
 """Microseconds since 1970-01-01T00:00:00Z."""
 
 SECOND = 1_000_000
+
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
 
 
 class Clock(Protocol):
@@ -40,8 +44,13 @@ def timestamp(at: int) -> Timestamp:
     return Timestamp(seconds=at // SECOND, nanos=at % SECOND * 1000)
 
 
-def micros(message: Timestamp) -> Micros:
-    """A protobuf timestamp as microseconds since the epoch, cut, not rounded."""
+def micros(message: Timestamp, *, field: str = "a time") -> Micros:
+    """A protobuf timestamp as microseconds since the epoch, cut, not rounded.
+
+    Raises InvalidArgument naming ``field`` for one that is not between the years 1 and 9999 (google/protobuf/timestamp.proto).
+    """
+    if not _FIRST <= message.seconds <= _LAST:
+        raise InvalidArgument(f"{field}: {message.seconds} seconds since 1970 lie outside of the years 1 to 9999")
     return Micros(message.seconds * SECOND + message.nanos // 1000)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 
+from flyte_unified.core.errors import InvalidArgument
+
 
 class Phase(enum.IntEnum):
     """Numbers as in flyteidl2.common.ActionPhase."""
@@ -27,6 +29,14 @@ class Phase(enum.IntEnum):
     @property
     def terminal(self) -> bool:
         return self in TERMINAL
+
+
+def phase_of(number: int, *, field: str) -> Phase:
+    """The phase that a request names. Raises InvalidArgument naming ``field``."""
+    try:
+        return Phase(number)
+    except ValueError:
+        raise InvalidArgument(f"{field}: there is no phase {number}") from None
 
 
 TERMINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT, Phase.RECOVERED})

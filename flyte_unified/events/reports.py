@@ -14,7 +14,7 @@ from flyteidl2.workflow import internal_run_service_pb2, run_definition_pb2
 
 from flyte_unified.core.clock import Micros, micros
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.core.phases import Phase, legal
+from flyte_unified.core.phases import Phase, legal, phase_of
 from flyte_unified.ledger.api import Action, Failure, Move, Retry, first_record, merge
 
 _KINDS = {
@@ -62,7 +62,7 @@ def of_status(action: Action, message: internal_run_service_pb2.UpdateActionStat
     move = Move(
         to=phase,
         attempt=status.attempts or None,
-        at=micros(status.end_time) if phase.terminal and status.HasField("end_time") else None,
+        at=micros(status.end_time, field="status.end_time") if phase.terminal and status.HasField("end_time") else None,
         error=_error(place.record.error_info) if failed else None,
         cache_status=status.cache_status or None,
         reason=message.abort_reason,
@@ -70,13 +70,6 @@ def of_status(action: Action, message: internal_run_service_pb2.UpdateActionStat
         value=message.output.SerializeToString(deterministic=True) if message.HasField("output") else None,
     )
     return [*steps, move]
-
-
-def phase_of(number: int, *, field: str) -> Phase:
-    try:
-        return Phase(number)
-    except ValueError:
-        raise InvalidArgument(f"{field}: there is no phase {number}") from None
 
 
 def _advance(place: _Place, attempt: int, *, at: Micros | None) -> list[Step]:
@@ -125,6 +118,8 @@ def _event(place: _Place, event: run_definition_pb2.ActionEvent, *, retries: int
 
 def _details(event: run_definition_pb2.ActionEvent) -> run_definition_pb2.ActionAttempt:
     """What an event brings to its attempt's record."""
+    for seen in event.cluster_events:
+        micros(seen.occurred_at, field="event.cluster_events.occurred_at")
     details = run_definition_pb2.ActionAttempt(
         log_info=event.log_info, cluster=event.cluster, cluster_events=event.cluster_events, cache_status=event.cache_status
     )
@@ -149,5 +144,5 @@ def _time(event: run_definition_pb2.ActionEvent) -> Micros | None:
     """When it happened; when it was seen where that is not known."""
     for field in ("updated_time", "reported_time"):
         if event.HasField(field):
-            return micros(getattr(event, field))
+            return micros(getattr(event, field), field=f"event.{field}")
     return None

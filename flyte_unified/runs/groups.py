@@ -46,11 +46,12 @@ class Groups:
             raise InvalidArgument("start_date is missing")
         scope = scopes.of_project(message.project_id)
         filters = conditions(message.request.filters, lists.kinds(store.run_field))
-        until = micros(message.end_date) if message.HasField("end_date") else None
+        since = micros(message.start_date, field="start_date")
+        until = micros(message.end_date, field="end_date") if message.HasField("end_date") else None
 
         async def read(tasks: Collection[str] | None) -> list[run_definition_pb2.TaskGroup]:
             rows = await self._ledger.read(
-                lambda: store.roots(scope, filters, since=micros(message.start_date), until=until, tasks=tasks, limit=_RUNS)
+                lambda: store.roots(scope, filters, since=since, until=until, tasks=tasks, limit=_RUNS)
             )
             return _groups(rows, oldest_first=_oldest_first(message))
 

@@ -99,9 +99,9 @@ def run_spec(message: run_service_pb2.CreateRunRequest, *, now: Micros) -> tuple
     spec.CopyFrom(message.run_spec)
     start = now
     if message.HasField("run_start_time"):
-        start = micros(message.run_start_time)
+        start = micros(message.run_start_time, field="run_start_time")
     elif spec.HasField("run_start_time"):
-        start = micros(spec.run_start_time)
+        start = micros(spec.run_start_time, field="run_spec.run_start_time")
     spec.run_start_time.CopyFrom(timestamp(start))
     deployed = message.WhichOneof("task") != "task_spec"
     spec.task_spec_source = run_pb2.TASK_SPEC_SOURCE_DEPLOYED if deployed else run_pb2.TASK_SPEC_SOURCE_EPHEMERAL

@@ -23,8 +23,9 @@ def internal(world: World) -> InternalRunsHandlers:
     return InternalRunsHandlers(ledger=world.ledger, actions=world.actions)
 
 
-def _record(name: str, parent: str = "a0") -> internal_pb2.RecordActionRequest:
-    message = internal_pb2.RecordActionRequest(action_id=R1.action(name).idl("acme"), parent=parent, group="g", input_uri="/in")
+def _record(world: World, name: str, parent: str = "a0") -> internal_pb2.RecordActionRequest:
+    message = internal_pb2.RecordActionRequest(action_id=R1.action(name).idl("acme"), parent=parent, group="g")
+    message.input_uri = f"{world.base}/in"
     message.task.spec.CopyFrom(task_spec("env.child"))
     return message
 
@@ -42,10 +43,10 @@ async def test_an_action_is_recorded_once(world: World, internal: InternalRunsHa
     """Below its parent, with its group; said again it is the same; the answer names the action and how it went."""
     await world.run()
     for _ in range(2):
-        response = await internal.record_action(_record("c1"), context())
+        response = await internal.record_action(_record(world, "c1"), context())
         assert (response.action_id, response.status.code) == (R1.action("c1").idl("acme"), 0)
     action = await world.ledger.action(R1.action("c1"))
-    assert (action.parent, action.group_name, action.input_uri, action.version) == ("a0", "g", "/in", 1)
+    assert (action.parent, action.group_name, action.input_uri, action.version) == ("a0", "g", f"{world.base}/in", 1)
     assert action.output_base == (await world.ledger.run(R1))[0].output_base
     root = internal_pb2.RecordActionRequest(action_id=A0.idl())
     assert (await internal.record_action(root, context())).status.code == 0
@@ -67,15 +68,15 @@ async def test_traces_and_conditions_are_recorded(world: World, internal: Intern
 
 async def test_what_is_wrong_is_told_in_band(world: World, internal: InternalRunsHandlers) -> None:
     """No run, no parent, no such root, nothing to do, another content."""
-    assert (await internal.record_action(_record("c1"), context())).status.code == Code.NOT_FOUND
+    assert (await internal.record_action(_record(world, "c1"), context())).status.code == Code.NOT_FOUND
     await world.run()
     nothing = internal_pb2.RecordActionRequest(action_id=R1.action("c1").idl(), parent="a0")
     root = internal_pb2.RecordActionRequest(action_id=R1.action("b0").idl())
-    expected = [(_record("c1", "none"), Code.NOT_FOUND), (root, Code.NOT_FOUND), (nothing, Code.INVALID_ARGUMENT)]
+    expected = [(_record(world, "c1", "none"), Code.NOT_FOUND), (root, Code.NOT_FOUND), (nothing, Code.INVALID_ARGUMENT)]
     for message, code in expected:
         assert (await internal.record_action(message, context())).status.code == code
-    await internal.record_action(_record("c1"), context())
-    other = _record("c1")
+    await internal.record_action(_record(world, "c1"), context())
+    other = _record(world, "c1")
     other.input_uri = "/other"
     status = (await internal.record_action(other, context())).status
     assert (status.code, "input_uri" in status.message) == (Code.ALREADY_EXISTS, True)
@@ -174,7 +175,7 @@ async def test_a_token_of_another_run_is_refused(world: World, internal: Interna
     ctx = context()
     ctx.identity = Identity(run=RunKey("p", "development", "other"))
     with pytest.raises(PermissionDenied):
-        await internal.record_action(_record("c1"), ctx)
+        await internal.record_action(_record(world, "c1"), ctx)
     with pytest.raises(PermissionDenied):
         await internal.update_action_status(_status(A0, Phase.RUNNING), ctx)
     with pytest.raises(PermissionDenied):
