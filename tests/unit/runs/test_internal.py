@@ -144,7 +144,8 @@ async def test_a_stream_answers_each_message_in_its_order(world: World, internal
     await world.run()
     c1, bad = R1.action("c1"), R1.action("none")
     records = [
-        internal_pb2.RecordActionStreamRequest(request=_record(name, parent)) for name, parent in (("c0", "x"), ("c1", "a0"))
+        internal_pb2.RecordActionStreamRequest(request=_record(world, name, parent))
+        for name, parent in (("c0", "x"), ("c1", "a0"))
     ]
     recorded = [answer async for answer in internal.record_action_stream(_each(*records), context())]
     assert [answer.response.status.code for answer in recorded] == [Code.NOT_FOUND, 0]
