@@ -17,6 +17,7 @@ from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
+from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
@@ -170,7 +171,9 @@ class Manager:
         actions = Actions(
             ledger=self._ledger,
             clock=clock,
+            recovery=Recovery(ledger=self._ledger, exists=self._exists),
             read_error=self._read_error,
+            owns=self._store.owns,
             token_required=self._settings.server.host not in LOOPBACK,
         )
         self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
@@ -251,6 +254,9 @@ class Manager:
 
     async def _readyz(self, _: Request) -> Response:
         return Response(body=b"ok") if self._ready else Response(status=503, body=b"starting or stopping")
+
+    async def _exists(self, uri: str) -> bool:
+        return await self._store.head(uri) is not None
 
     async def _read_error(self, uri: str) -> execution_pb2.ErrorDocument | None:
         try:

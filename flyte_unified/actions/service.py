@@ -14,11 +14,12 @@ from flyteidl2.actions import actions_service_pb2
 from flyteidl2.core import execution_pb2, types_pb2
 from flyteidl2.workflow import queue_service_pb2, state_service_pb2
 
+from flyte_unified.actions.recovery import Recovery
 from flyte_unified.core.clock import Clock, Micros, micros
 from flyte_unified.core.context import Identity
 from flyte_unified.core.errors import InvalidArgument, NotFound, PermissionDenied
 from flyte_unified.core.ids import ActionKey, RunKey, action_key
-from flyte_unified.core.phases import Phase
+from flyte_unified.core.phases import Phase, phase_of
 from flyte_unified.ledger.api import (
     Action,
     ActionType,
@@ -39,19 +40,26 @@ _SIGNAL_TYPES = frozenset({types_pb2.BOOLEAN, types_pb2.INTEGER, types_pb2.FLOAT
 
 
 class Actions:
-    """``read_error`` reads an error.pb, or None where there is none. ``token_required``: refuse calls without a run's token."""
+    """``read_error`` reads an error.pb, or None where there is none. ``owns``: whether an address is of the server's storage.
+
+    ``token_required``: refuse calls without a run's token.
+    """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
         clock: Clock,
+        recovery: Recovery,
         read_error: Callable[[str], Awaitable[execution_pb2.ErrorDocument | None]],
+        owns: Callable[[str], bool],
         token_required: bool = False,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._recovery = recovery
         self._read_error = read_error
+        self._owns = owns
         self._token_required = token_required
 
     def admit(self, identity: Identity, run: RunKey) -> None:
@@ -97,10 +105,8 @@ class Actions:
         await self._ledger.move(key, move)
 
     async def _enqueue_task(self, key: ActionKey, message: Enqueued) -> Action:
-        if not message.input_uri:
-            raise InvalidArgument("action.input_uri is empty")
-        if not message.run_output_base:
-            raise InvalidArgument("action.run_output_base is empty")
+        self._check_owned(message.input_uri, field="action.input_uri")
+        self._check_owned(message.run_output_base, below=key.name, field="action.run_output_base")
         if not message.task.spec.task_template.type:
             raise InvalidArgument("action.task.spec.task_template.type is empty")
         spec = EncodedSpec.of(message.task.spec)
@@ -115,16 +121,24 @@ class Actions:
             cache_key=message.task.cache_key.value,
             queue=message.task.queue,
         )
-        return (await self._ledger.enqueue(new, spec))[0]
+        return (await self._ledger.enqueue(await self._recovery.of(new), spec))[0]
+
+    def _check_owned(self, uri: str, *, below: str = "", field: str) -> None:
+        """``below`` it is what will be read or written."""
+        if not uri:
+            raise InvalidArgument(f"{field} is empty")
+        if not self._owns(posixpath.join(uri, below)):
+            raise InvalidArgument(f"{field}: {uri[:256]!r} is not below the server's storage")
 
     async def _trace(self, key: ActionKey, message: Enqueued) -> Action:
         trace = message.trace
-        phase = Phase(trace.phase)
+        phase = phase_of(trace.phase, field="action.trace.phase")
         if not phase.terminal:
             raise InvalidArgument(f"action.trace.phase is {phase.name}: a trace is recorded when it has ended")
         now = self._clock.now()
-        start = micros(trace.start_time) if trace.HasField("start_time") else now
-        end = Micros(max(start, micros(trace.end_time) if trace.HasField("end_time") else now))
+        start = micros(trace.start_time, field="action.trace.start_time") if trace.HasField("start_time") else now
+        end = micros(trace.end_time, field="action.trace.end_time") if trace.HasField("end_time") else now
+        end = Micros(max(start, end))
         error = None
         if phase is Phase.FAILED:
             error = await self._trace_error(posixpath.join(message.run_output_base, key.name, "error.pb"))

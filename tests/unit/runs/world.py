@@ -15,6 +15,7 @@ from flyteidl2.core import execution_pb2, interface_pb2, literals_pb2, types_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_service_pb2
 
+from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.core.clock import Micros, SystemClock
 from flyte_unified.core.context import CallContext, Identity
@@ -172,7 +173,11 @@ async def world_in(directory: Path) -> AsyncIterator[World]:
     async def read_error(uri: str) -> execution_pb2.ErrorDocument | None:
         return None
 
-    actions = Actions(ledger=ledger, clock=clock, read_error=read_error)
+    async def exists(uri: str) -> bool:
+        return await data.head(uri) is not None
+
+    recovery = Recovery(ledger=ledger, exists=exists)
+    actions = Actions(ledger=ledger, clock=clock, recovery=recovery, read_error=read_error, owns=data.owns)
     creator = Creator(
         ledger=ledger,
         data=data,
