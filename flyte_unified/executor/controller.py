@@ -78,6 +78,9 @@ class Controller:
         self._idle = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._dismissals: set[asyncio.Task[None]] = set()
+        self._found: list[Event] = []
+        """What is heard before the live actions are known"""
+        self._knowing = False
         self._offset = 0
         self._up_since = Micros(0)
         self._sleeps: tuple[reconcile.Sleep, ...] = ()
@@ -143,14 +146,16 @@ class Controller:
 
     async def _take_up(self) -> None:
         """What an earlier server left: its processes first, as an action is judged by what is known of its process."""
-        found = await self._launcher.start(self._on_event)
+        self._found.extend(await self._launcher.start(self._on_event))
         for action in sorted(await self._ledger.live(), key=lambda action: action.depth):
             self._add(action)
-        latest_first = sorted(found, key=lambda event: event.id.attempt, reverse=True)
+        self._knowing = True
+        latest_first = sorted(self._found, key=lambda event: event.id.attempt, reverse=True)
         strays = [event for event in latest_first if self._see(event) is None]
         for live in list(self._lives.values()):
             if live.view.running:
                 await self._prepare(live)
+            if live.view.running:  # it may have ended meanwhile
                 self._slots.hold(live.view.action.key, _claim(live.view))
                 self._hold(live)
         for live in list(self._lives.values()):
@@ -200,7 +205,9 @@ class Controller:
             self._admit()
 
     def _on_event(self, event: Event) -> None:
-        if (live := self._see(event)) is None:
+        if not self._knowing:
+            self._found.append(event)
+        elif (live := self._see(event)) is None:
             self._dismiss(event)
         else:
             self._poke(live)

@@ -193,8 +193,9 @@ class Server:
         return int(json.loads((self.data / "keeper" / "keeper").read_bytes())["pid"])
 
     def fork_servers(self) -> list[int]:
-        """The keeper's children; the tasks are theirs."""
-        return [process.pid for process in psutil.Process(self.keeper()).children() if process.status() != psutil.STATUS_ZOMBIE]
+        """Those of the keeper's children that lead no session: the others are tasks."""
+        children = psutil.Process(self.keeper()).children()
+        return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE and os.getsid(child.pid) != child.pid]
 
     # Clients
 

@@ -603,3 +603,16 @@ async def test_what_cannot_run_here_fails_at_once(world: World, task: task_defin
     error = details.action.execution_error()
     assert error is not None
     assert (details.action.phase, error.code) == (Phase.FAILED, code)
+
+
+async def test_an_end_heard_while_the_server_starts_is_not_lost(world: World) -> None:
+    """The process ends after the launcher found it and before the actions are known."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+    await world.put(ROOT, "outputs.pb", b"")
+    async with world.server(started(A1, world), heard=[ended(A1, world, code=0)]) as (_, machine):
+        details = await world.ended(ROOT)
+    assert (details.action.phase, details.action.attempt) == (Phase.SUCCEEDED, 1)

@@ -49,9 +49,10 @@ class Clock(LoopClock):
 class Machine:
     """The launcher port, played by hand: what was asked for, and what the test lets happen."""
 
-    def __init__(self, *, clock: Clock, found: Sequence[Event] = ()) -> None:
+    def __init__(self, *, clock: Clock, found: Sequence[Event] = (), heard: Sequence[Event] = ()) -> None:
         self._clock = clock
         self._found = list(found)
+        self._heard = heard
         self._on_event: Callable[[Event], None] = lambda _: None
         self._asked = asyncio.Condition()
         self.attempts: dict[WorkId, Attempt] = {}
@@ -67,6 +68,8 @@ class Machine:
     async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
         self._on_event = on_event
         self.running.update(event.id for event in self._found if isinstance(event, Started))
+        for event in self._heard:
+            on_event(event)
         return self._found
 
     async def launch(self, attempt: Attempt) -> None:
@@ -194,9 +197,14 @@ class World:
     servers: list[Controller] = field(default_factory=list)
 
     @asynccontextmanager
-    async def server(self, *found: Event, **options: object) -> AsyncIterator[tuple[Controller, Machine]]:
-        """A controller from its start to its crash: nothing is told to the machine at the end."""
-        machine = Machine(clock=self.clock, found=found)
+    async def server(
+        self, *found: Event, heard: Sequence[Event] = (), **options: object
+    ) -> AsyncIterator[tuple[Controller, Machine]]:
+        """A controller from its start to its crash: nothing is told to the machine at the end.
+
+        ``found`` is what the launcher finds at its start, ``heard`` what it hears before that is over.
+        """
+        machine = Machine(clock=self.clock, found=found, heard=heard)
         cache = Cache(database=self.database, clock=self.clock)
         values = {"system_retries": 3, "system_backoff": Backoff(base=1.0, factor=2.0), "kill_grace": 5.0} | options
         controller = Controller(
