@@ -23,6 +23,8 @@ _MAX_INTEGER = 2**31 - 1
 _MAX_LONG = 2**63 - 1
 _MAX_VALUES = 500
 _MAX_FILTERS = 50
+_MAX_TEXT = 1000
+"""Characters of a value; databases search for a bounded text only."""
 
 
 class Function(enum.IntEnum):
@@ -146,6 +148,8 @@ def _values(texts: list[str], function: Function, kind: Kind, *, field: str) -> 
 
 
 def _read(text: str, kind: Kind, *, field: str) -> Value:
+    if len(text) > _MAX_TEXT:
+        raise InvalidArgument(f"{field} has {len(text)} characters; at most {_MAX_TEXT} are allowed")
     try:
         if "\0" in text:
             raise ValueError(text)

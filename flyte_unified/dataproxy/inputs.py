@@ -40,18 +40,20 @@ _FOREIGN = frozenset({"none_type", "blob", "schema", "structured_dataset"})
 def fill_defaults(inputs: common_pb2.Inputs, spec: task_definition_pb2.TaskSpec) -> common_pb2.Inputs:
     """``inputs`` in the order of the task's interface, what is missing filled from the task's defaults.
 
-    Names that the task does not know stay, last. The message is not changed; it is the answer if nothing is to be done.
+    What the task does not know, and what is given twice, stays, last. The message is not changed; it is the answer if nothing
+    is to be done.
     """
-    given = {literal.name: literal for literal in inputs.literals}
+    given = {literal.name: index for index, literal in enumerate(inputs.literals)}
     defaults = {entry.name: entry.parameter for entry in spec.default_inputs}
     ordered: list[common_pb2.NamedLiteral] = []
+    placed = set()
     for name in _variables(spec):
         if name in given:
-            ordered.append(given[name])
+            ordered.append(inputs.literals[given[name]])
+            placed.add(given[name])
         elif name in defaults and defaults[name].HasField("default"):
             ordered.append(common_pb2.NamedLiteral(name=name, value=defaults[name].default))
-    known = {literal.name for literal in ordered}
-    ordered += [literal for literal in inputs.literals if literal.name not in known]
+    ordered += [literal for index, literal in enumerate(inputs.literals) if index not in placed]
     if [literal.name for literal in ordered] == [literal.name for literal in inputs.literals]:
         return inputs
     filled = common_pb2.Inputs()

@@ -86,13 +86,7 @@ class Uploads:
 
     async def inputs(self, message: dataproxy.UploadInputsRequest) -> run_pb2.OffloadedInputData:
         """Checks and stores the inputs of a run or trigger. What is stored is never overwritten."""
-        if message.WhichOneof("id") == "run_id":
-            project, domain = message.run_id.project, message.run_id.domain
-        elif message.WhichOneof("id") == "project_id":
-            project, domain = message.project_id.name, message.project_id.domain
-        else:
-            raise InvalidArgument("id: one of run_id and project_id must be set")
-        scope = scope_part(project, field="project"), scope_part(domain, field="domain")
+        scope = _scope(message)
         base = message.base_dir.rstrip("/") if message.base_dir else self._base
         if not self._store.owns(join(base, _AREA)):
             raise InvalidArgument(f"base_dir: {base!r} is not below the server's storage; leave it empty")
@@ -130,6 +124,18 @@ class Uploads:
 def task_id(message: task_definition_pb2.TaskIdentifier) -> TaskId:
     """One version of a task, as named in a request."""
     return TaskId(message.project, message.domain, message.name, message.version)
+
+
+def _scope(message: dataproxy.UploadInputsRequest) -> tuple[str, str]:
+    """Project and domain."""
+    match message.WhichOneof("id"):
+        case "run_id":
+            run = message.run_id
+            return scope_part(run.project, field="run_id.project"), scope_part(run.domain, field="run_id.domain")
+        case "project_id":
+            place = message.project_id
+            return scope_part(place.name, field="project_id.name"), scope_part(place.domain, field="project_id.domain")
+    raise InvalidArgument("id: one of run_id and project_id must be set")
 
 
 def lifetime(asked: Duration, *, limit: float) -> float:

@@ -68,8 +68,8 @@ def check_task(spec: task_definition_pb2.TaskSpec) -> None:
         raise InvalidArgument("task_spec.task_template.interface is missing; a task without inputs has an empty one")
     if not template.id.name:
         raise InvalidArgument("task_spec.task_template.id.name is empty")
-    _check_length(template, "name")
-    _check_length(template, "version")
+    for part in ("project", "domain", "name", "version"):
+        _check_length(template, part)
 
 
 def _check_length(template: tasks_pb2.TaskTemplate, part: str) -> None:

@@ -73,7 +73,7 @@ def action_field(name: str) -> Field | None:
 
 def run_field(name: str) -> Field | None:
     """What lists of runs are filtered and sorted by; ``labels.<key>`` is a label, absent where a run has none."""
-    if name.startswith(_LABELS) and not set(name) & {'"', "\\"}:
+    if name.startswith(_LABELS) and not set(name) & {'"', "\\", "\0"}:
         return Field(runs.c.labels[name.removeprefix(_LABELS)].as_string(), nullable=True)
     return _RUN_FIELDS.get(name)
 

@@ -135,6 +135,8 @@ def _text(value: str, *, field: str) -> str:
         raise InvalidArgument(f"{field} is empty")
     if len(value) > _MAX_NAME:
         raise InvalidArgument(f"{field} has {len(value)} characters; at most {_MAX_NAME} are allowed")
+    if not value.isprintable():
+        raise InvalidArgument(f"{field}: {value!r} may hold printable characters only")
     return value
 
 

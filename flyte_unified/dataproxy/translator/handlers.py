@@ -73,7 +73,7 @@ class TranslatorHandlers:
         self, message: JsonValuesToLiteralsRequest, ctx: CallContext
     ) -> JsonValuesToLiteralsResponse:
         if not message.HasField("values"):
-            raise InvalidArgument("values: required")
+            raise InvalidArgument("values is missing")
         literals = await _aside([message], forms.literals_of_values, message.values, message.variables)
         return JsonValuesToLiteralsResponse(literals=literals)
 
@@ -83,7 +83,7 @@ class TranslatorHandlers:
         if not message.literals_uri:
             return list(message.literals)
         if not message.HasField("action_id"):
-            raise InvalidArgument("action_id: required with literals_uri")
+            raise InvalidArgument("action_id is missing: literals_uri must be of one action")
         # Only what belongs to the action may be read: the URI comes from the caller, the store is everyone's.
         if message.literals_uri not in await self._action_uris(message.action_id):
             raise InvalidArgument(f"literals_uri: not of the inputs or outputs of action {message.action_id.name!r}")

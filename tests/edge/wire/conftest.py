@@ -75,6 +75,11 @@ def server(directory: Path, accidents: list[str]) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
+def address(server: Backend) -> str:
+    return server.address
+
+
+@pytest.fixture(scope="session")
 def stored(server: Backend, directory: Path) -> Stored:
     return Stored(directory)
 

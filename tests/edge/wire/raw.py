@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sqlite3
 import struct
@@ -61,7 +62,7 @@ class Raw:
         told = {"content-type": f"application/{'connect+' if streams else ''}{codec}", **(headers or {})}
         if streams:
             data = struct.pack(">BI", 0, len(data)) + data
-        async with self.session.post(f"{self._address}{prefix}{procedure}", data=data, headers=told) as response:
+        async with self.session.post(f"{self._address}{prefix}{procedure}", data=io.BytesIO(data), headers=told) as response:
             if streams and response.status == 200:
                 return await _stream(response, patience)
             content = await response.read()

@@ -77,7 +77,7 @@ async def test_what_is_wrong_is_told_in_band(world: World, internal: InternalRun
         assert (await internal.record_action(message, context())).status.code == code
     await internal.record_action(_record(world, "c1"), context())
     other = _record(world, "c1")
-    other.input_uri = "/other"
+    other.input_uri = f"{world.base}/other"
     status = (await internal.record_action(other, context())).status
     assert (status.code, "input_uri" in status.message) == (Code.ALREADY_EXISTS, True)
 
