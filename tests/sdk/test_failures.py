@@ -9,9 +9,9 @@ import pytest
 
 from tests.sdk.conftest import Client
 
-CORE = ("lucky", "survivor", "crash at exit", "hopeless", "truncated")
+CORE = ("lucky", "survivor", "crash at exit", "hopeless")
 MORE = (
-    *("stubborn", "patient", "exits", "killed", "missing", "library", "memory", "graphics"),
+    *("stubborn", "patient", "exits", "killed", "truncated", "missing", "library", "memory", "graphics"),
     *("caught", "caught crash", "uncaught"),
 )
 SYSTEM_ATTEMPTS = 4
@@ -52,9 +52,9 @@ def test_an_error_that_forbids_retries_gets_none(either: Client) -> None:
     assert codes(said) == [("FAILED", "NonRecoverableError")]
 
 
-def test_truncated_outputs_are_a_failure(either: Client) -> None:
+def test_truncated_outputs_are_a_failure(client: Client) -> None:
     """Exit code 0 is not believed when outputs.pb can't be read."""
-    said = either.say("failures", *CORE)["truncated"]
+    said = client.say("failures", *MORE)["truncated"]
     assert codes(said) == [("FAILED", "ProcessExited")] * SYSTEM_ATTEMPTS
     assert "left a damaged outputs.pb" in said["message"]
 

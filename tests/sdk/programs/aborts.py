@@ -64,7 +64,7 @@ async def failing(diary: str) -> int:
     raise ValueError(f"the parent gives up {child.get_name()}")
 
 
-@env.task(timeout=1)
+@env.task(timeout=2)
 async def hurried(diary: str) -> int:
     """Its time is up while it waits for its child."""
     return await sleeper(diary)

@@ -156,9 +156,9 @@ def files_through() -> None:
 
 
 STARTS = {
-    "nested": lambda: flyte.run(sum_of_squares, n=4),
+    "nested": lambda: flyte.run(sum_of_squares, n=3),
     "deep": lambda: flyte.run(tower, n=3),
-    "map": lambda: flyte.run(doubled, n=4),
+    "map": lambda: flyte.run(doubled, n=3),
     "group": lambda: flyte.run(grouped),
     "context": lambda: flyte.with_runcontext(custom_context={"colour": "blue"}).run(contexts),
     "trace": lambda: flyte.run(traced),
