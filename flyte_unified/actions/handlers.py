@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 
 from flyte_unified.actions.service import Actions
 from flyte_unified.core.context import CallContext
-from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.core.errors import InvalidArgument, NotFound
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey, action_key, run_key
 from flyte_unified.core.phases import Phase, phase_of
 from flyte_unified.ledger.api import Ledger, Move, signal
@@ -107,7 +107,8 @@ class StateHandlers:
         key = _admitted(self._actions, message.action_id, ctx)
         if not message.state:
             raise InvalidArgument("state is empty")
-        await self._ledger.put_state(key, message.state)
+        if not await self._ledger.put_state(key, message.state):
+            raise NotFound(f"there is no action {key}")
         return state_service_pb2.PutResponse(action_id=message.action_id, status=status_pb2.Status())
 
     async def get(self, message: state_service_pb2.GetRequest, ctx: CallContext) -> state_service_pb2.GetResponse:
