@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import structlog
 import yaml
 from flyteidl2.project import project_service_pb2
 
@@ -35,7 +37,12 @@ def settings_in(directory: Path, values: Mapping[str, Any] | None = None) -> Set
 
 @asynccontextmanager
 async def running(values: Mapping[str, Any] | None = None, *, directory: Path | None = None) -> AsyncGenerator[Manager]:
-    """A server in this event loop. ``directory`` keeps its data afterwards; else it is temporary."""
+    """A server in this event loop. ``directory`` keeps its data afterwards; else it is temporary.
+
+    Its log is structlog's; where nobody configured that, only warnings are shown.
+    """
+    if not structlog.is_configured():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="flyte-", ignore_cleanup_errors=True) as temporary:
         settings = settings_in(directory or Path(temporary), values)
         manager = Manager(settings, sockets=listen(settings.server.host, settings.server.port))
