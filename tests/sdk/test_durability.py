@@ -195,11 +195,11 @@ async def test_an_ephemeral_server_takes_all_along(tmp_path: Path) -> None:
         await server.stop()
         await server.start("--ephemeral")
         await server.run(gate, "fan", 1)
-        await gate.until(lambda: len(gate.visits) == 2)
+        await all_waiting(gate, leaves=1)
+        family = server.survivors()
+        assert {visit.pid for visit in gate.visits} < {process.pid for process in family}
         await server.kill()
-        for visit in gate.visits:
-            await gone(visit.pid)
-        await asyncio.gather(*(gone(process.pid) for process in server.survivors()))
+        await asyncio.gather(*(gone(process.pid) for process in family))
 
 
 async def test_a_data_directory_has_one_server(tmp_path: Path) -> None:

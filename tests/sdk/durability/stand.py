@@ -136,6 +136,7 @@ class Server:
         return {
             "HOME": str(home),
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+            "TMPDIR": str(self.directory),
             "DO_NOT_TRACK": "1",
             **settings,
         }
@@ -167,7 +168,8 @@ class Server:
 
     def signal(self, number: int) -> None:
         assert self.process is not None
-        self.process.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     async def ended(self) -> int:
         assert self.process is not None
@@ -346,9 +348,7 @@ async def standing(directory: Path, *arguments: str, **settings: str) -> AsyncIt
         finally:
             gate.open()
             if server.process is not None and server.process.returncode is None:
-                server.signal(signal.SIGINT)
-                server.signal(signal.SIGINT)
-                await server.ended()
+                await server.kill()
             for process in server.survivors():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
