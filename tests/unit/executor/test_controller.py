@@ -169,7 +169,7 @@ async def test_a_finished_parent_takes_its_children_along(world: World) -> None:
 )
 async def test_bounds_end_an_action_in_time(world: World, bound: str, code: str, launches: bool) -> None:
     """Runtime, queue and deadline: TIMED_OUT with the code that the SDK knows, when the bound has passed and not before."""
-    await world.run(spec(**{bound: 60.0}))
+    await world.run(spec(**{bound: 60.0}))  # type: ignore[arg-type]  # one of the bounds
     async with world.server() as (_, machine):
         await machine.launched(ROOT)
         if launches:

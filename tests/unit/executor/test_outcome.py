@@ -40,17 +40,17 @@ def error_file(
 ) -> bytes:
     document = execution_pb2.ErrorDocument()
     document.error.code, document.error.message = code, message
-    document.error.origin = origin  # type: ignore[assignment]  # an enum's number
+    document.error.origin = origin
     if recoverable:
         document.error.kind = RECOVERABLE
-    return document.SerializeToString()
+    return bytes(document.SerializeToString())
 
 
 def outputs_file(*names: str) -> bytes:
     outputs = common_pb2.Outputs()
     for name in names:
         outputs.literals.add(name=name).value.scalar.primitive.string_value = "x" * 100
-    return outputs.SerializeToString()
+    return bytes(outputs.SerializeToString())
 
 
 @pytest.mark.parametrize(

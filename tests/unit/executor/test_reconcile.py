@@ -211,7 +211,7 @@ def test_a_failure_is_charged_to_its_budget(
 ) -> None:
     """The user's retries and the system's are counted apart, interruptions never. ``again``: the wait, None for the end."""
     step = failed(
-        action(Phase.RUNNING, **before),  # type: ignore[arg-type]  # fields of Action
+        action(Phase.RUNNING, **before),
         outcome.Failed(error=ERROR, failure=failure, retryable=retryable),
         limits=Limits(retries=retries, backoff=Backoff(base=4.0, factor=2.0)),
         system_retries=3,

@@ -172,13 +172,13 @@ def spec(
     if backoff:
         metadata.retries.backoff.base.CopyFrom(_duration(backoff))
         metadata.retries.backoff.factor = 2.0
-    for bound, value in (
+    for bound, length in (
         (metadata.timeout, timeout),
         (metadata.timeouts.queued_timeout, queued),
         (metadata.timeouts.deadline, deadline),
     ):
-        if value:
-            bound.CopyFrom(_duration(value))
+        if length:
+            bound.CopyFrom(_duration(length))
     return message
 
 
