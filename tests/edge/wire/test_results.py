@@ -106,7 +106,7 @@ async def test_scopes(address: str) -> None:
 
 
 async def test_forms(address: str, world: World) -> None:
-    """A task's form, filled in, gives the literals that the task takes; literals give a form again; so do an action's inputs."""
+    """A task's form, filled in, gives the literals that the task takes; literals give a form again, an action's inputs too."""
     client = TranslatorServiceClient(address)
     spec = facts.nap_spec()
     variables = spec.task_template.interface.inputs
