@@ -270,7 +270,7 @@ class Keeper:
         self._reap()
 
     def _reap(self) -> None:
-        reaped = False
+        reaped = lost = False
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -281,11 +281,22 @@ class Keeper:
             if work := self._by_pid.pop(pid, None):
                 self._pool.pids.discard(pid)
                 self._exited(work, status, [usage.ru_maxrss, usage.ru_utime, usage.ru_stime])
-            else:
-                self._pool.gone(pid)
+            elif self._pool.gone(pid):
+                lost = True
             reaped = True
+        if lost:
+            self._find_lost()
         if reaped:
             self._kill_orphans()
+
+    def _find_lost(self) -> None:
+        """A fork server is gone, perhaps between reaping a task and telling it: nobody else will."""
+        for pid, work in list(self._by_pid.items()):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                del self._by_pid[pid]
+                self._exited(work, None, [0, 0.0, 0.0])
 
     def _kill_orphans(self) -> set[int]:
         """Returns the children that are none of ours: what tasks, or fork servers that failed, have left."""
