@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -97,7 +98,12 @@ async def test_no_token_in_the_log(server: Backend, raw: Raw, valid: Mapping[str
     """Whatever is logged of calls that came with one, refused, failed or fine."""
     lines: list[str] = []
     before = structlog.get_config()["processors"]
-    structlog.configure(processors=[lambda _, __, event: lines.append(repr(event)) or "", *before])
+
+    def look(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        lines.append(repr(event))
+        return event
+
+    structlog.configure(processors=[look, *before])
     token = token_of(directory, examples.DONE)
     try:
         for example in (example for service in _OF_TASKS for example in valid[service]):
