@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sqlite3
 import struct
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from google.protobuf.message import Message
 SECONDS = 5.0
 """Nothing here takes as long, even while the machine is busy with something else."""
 _END = 2
+_PARTS = ("storage", "bundles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,11 @@ class Stored:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def now(self) -> tuple[dict[str, int], set[Path]]:
+    def now(self) -> tuple[dict[str, int], set[str]]:
         """Rows by table, and the files of its storage."""
         with closing(sqlite3.connect(f"file:{self._directory}/flyte.db?mode=ro", uri=True)) as database:
             tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             rows = {name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
-        files = {file for part in ("storage", "bundles") for file in (self._directory / part).rglob("*") if file.is_file()}
-        return rows, files
+        return rows, {
+            f"{place}/{name}" for part in _PARTS for place, _, names in os.walk(self._directory / part) for name in names
+        }

@@ -223,12 +223,14 @@ async def test_filters_of_projects(world: World) -> None:
 async def many(world: World) -> AsyncIterator[str]:
     """The name of a task with many runs that have ended."""
     task = facts.new_name("many.")
-    spec = facts.nap_spec(task)
+    request = facts.create_run("", spec=facts.nap_spec(task))
+    request.offloaded_input_data.CopyFrom(await world.upload(timedelta(0)))
     names = iter([facts.new_name("many") for _ in range(_MANY)])
 
     async def create() -> None:
         for name in names:
-            await world.create(name, timedelta(0), spec=spec)
+            request.run_id.name = name
+            await world.send(facts.RUNS + "CreateRun", request, run_service_pb2.CreateRunResponse)
 
     await asyncio.gather(*(create() for _ in range(16)))
     yield task
