@@ -11,7 +11,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import NullPool
 
-from flyte_unified.db.tables import metadata
+from flyte_unified.db.tables import metadata, replicated
 
 
 def migrate(connection: Connection) -> None:
@@ -22,7 +22,7 @@ def migrate(connection: Connection) -> None:
         event.listen(connection, "begin", begin)
     context.configure(
         connection=connection,
-        target_metadata=metadata,
+        target_metadata=metadata if connection.dialect.name == "sqlite" else [metadata, replicated],
         transactional_ddl=True,
         transaction_per_migration=True,
         render_as_batch=True,

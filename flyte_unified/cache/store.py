@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, delete, or_, select
-from sqlalchemy.dialects.sqlite import insert
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.db.api import Work
 from flyte_unified.db.tables import cache_entries, cache_reservations
+from flyte_unified.db.upsert import insert_or_update, new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +38,21 @@ class Reservation:
 
 _GET = select(cache_entries).where(cache_entries.c.key == bindparam("_key"))
 _DELETE = delete(cache_entries).where(cache_entries.c.key == bindparam("_key")).returning(cache_entries.c.key)
-_NEW = insert(cache_entries)
-_PUT = _NEW.on_conflict_do_update(
-    index_elements=[cache_entries.c.key],
-    set_={name: _NEW.excluded[name] for name in ("output_uri", "metadata", "updated_at")},
-    where=or_(cache_entries.c.updated_at <= bindparam("_stale"), cache_entries.c.output_uri == _NEW.excluded.output_uri),
+_PUT = insert_or_update(
+    cache_entries,
+    key="key",
+    columns=("output_uri", "metadata", "updated_at"),
+    where=or_(cache_entries.c.updated_at <= bindparam("_stale"), cache_entries.c.output_uri == new(cache_entries).c.output_uri),
 ).returning(cache_entries.c.key)
 
 _HOLDER = select(cache_reservations).where(cache_reservations.c.key == bindparam("_key"))
-_CLAIM = insert(cache_reservations)
-_RESERVE = _CLAIM.on_conflict_do_update(
-    index_elements=[cache_reservations.c.key],
-    set_={name: _CLAIM.excluded[name] for name in ("owner", "heartbeat", "expires_at")},
-    where=or_(cache_reservations.c.owner == _CLAIM.excluded.owner, cache_reservations.c.expires_at <= bindparam("_now")),
+_RESERVE = insert_or_update(
+    cache_reservations,
+    key="key",
+    columns=("owner", "heartbeat", "expires_at"),
+    where=or_(
+        cache_reservations.c.owner == new(cache_reservations).c.owner, cache_reservations.c.expires_at <= bindparam("_now")
+    ),
 ).returning(cache_reservations.c.key)
 _RELEASE = (
     delete(cache_reservations)
@@ -77,9 +79,10 @@ def remove(key: str) -> Work[bool]:
 def reserve(wanted: Reservation, *, now: Micros) -> Work[Reservation]:
     """``wanted`` where the key is free, expired or its owner's already; else who holds it."""
     values: dict[str, Any] = {**asdict(wanted), "_now": now}
-    if (yield _RESERVE, values).first() is not None:
-        return wanted
-    return (yield from holder(wanted.key)) or wanted
+    while (yield _RESERVE, values).first() is None:
+        if (held := (yield from holder(wanted.key))) is not None:
+            return held
+    return wanted
 
 
 def holder(key: str) -> Work[Reservation | None]:

@@ -7,10 +7,12 @@ together with others in one transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Executable, Result
+
+from flyte_unified.core.ids import ActionKey
 
 T = TypeVar("T")
 
@@ -28,12 +30,20 @@ class Database(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
+    async def write(
+        self,
+        work: Callable[[], Work[T]],
+        *,
+        then: Callable[[T], None] | None = None,
+        changed: Callable[[T], Iterable[ActionKey]] | None = None,
+    ) -> T:
         """Runs ``work`` in a transaction and answers after the commit.
 
         ``then`` is called with the result after the commit, in the order of commits, even if the caller was cancelled:
-        the place to wake watchers. Raises ResourceExhausted at once when the queue of writes is full.
+        the place to wake watchers. ``changed`` names the actions that the result is about, for watchers of other replicas,
+        where the database has any. Raises ResourceExhausted at once when the queue of writes is full, Unavailable when
+        the database is away and nothing was committed.
         """
 
     async def read(self, work: Callable[[], Work[T]]) -> T:
-        """Runs ``work``, which only reads, on a snapshot of its own."""
+        """Runs ``work``, which only reads, on a snapshot of its own. Raises Unavailable when the database is away."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
 from flyte_unified.core.errors import FailedPrecondition
-from flyte_unified.db.tables import metadata
+from flyte_unified.db.tables import metadata, replicated
 
 HEAD = "0001"
 """The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
@@ -25,26 +25,29 @@ _version = Table(
 """As Alembic makes it."""
 
 
-def prepare(engine: Engine) -> None:
-    """Creates, upgrades or accepts the schema. Raises FailedPrecondition for one newer than this program."""
-    with engine.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        found = _revision(connection)
-        if found is None:
-            create(connection)
-        connection.exec_driver_sql("COMMIT")
+def prepare(connection: Connection) -> None:
+    """Creates, upgrades or accepts the schema, while the caller keeps other starts out.
+
+    Raises FailedPrecondition for one newer than this program.
+    """
+    found = _revision(connection)
+    if found is None:
+        create(connection)
+    connection.commit()
     if found is not None and found != HEAD:
-        upgrade(engine, found=found)
+        upgrade(connection, found=found)
 
 
 def create(connection: Connection) -> None:
     """Makes every table and notes the revision."""
     metadata.create_all(connection, checkfirst=False)
+    if connection.dialect.name == "postgresql":
+        replicated.create_all(connection, checkfirst=False)
     _version.create(connection)
     connection.execute(insert(_version).values(version_num=HEAD))
 
 
-def upgrade(engine: Engine, *, found: str) -> None:
+def upgrade(connection: Connection, *, found: str) -> None:
     """Moves an older schema to this version's, one transaction a step."""
     from alembic import command  # a quarter of a second, needed once in a database's life
     from alembic.config import Config
@@ -58,9 +61,8 @@ def upgrade(engine: Engine, *, found: str) -> None:
             f"the database has schema {found}, which this version ({HEAD}) does not know: "
             "it was written by a newer flyte-unified; install that version again, or choose another --data-dir"
         )
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _revision(connection: Connection) -> str | None:

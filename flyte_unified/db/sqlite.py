@@ -11,40 +11,25 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from flyte_unified.core.errors import FlyteUnifiedError, Internal, ResourceExhausted, Unavailable
+from flyte_unified.core.errors import Internal, ResourceExhausted, Unavailable
+from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
 from flyte_unified.db.api import Work
+from flyte_unified.db.batches import CLOSED, Job, deliver, drive, full, perform, refusal
 
 T = TypeVar("T")
 
 _BATCH = 512
 _READERS = 3
-_CLOSED = "the server is starting or stopping: its database is not open"
-
-
-@dataclass(slots=True)
-class _Job:
-    """One caller's work, and then what became of it."""
-
-    work: Callable[[], Work[Any]]
-    then: Callable[[Any], None] | None
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = None
-
-
-class _DirtyError(Exception):
-    """Work raised after it had written: the transaction must be rolled back."""
 
 
 class SQLiteDatabase:
@@ -54,7 +39,7 @@ class SQLiteDatabase:
         self._path = path
         self._queue_limit = queue_limit
         self._waiting = 0
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._engine: Engine = _engine(path)
         self._local = threading.local()
         self._readers: ThreadPoolExecutor | None = None
@@ -66,7 +51,7 @@ class SQLiteDatabase:
 
         Raises FailedPrecondition when the file was written by a newer version of this program.
         """
-        await asyncio.to_thread(schema.prepare, self._engine)
+        await asyncio.to_thread(_prepare, self._engine)
         loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
         self._writer = threading.Thread(target=self._write_batches, args=(loop,), name="sqlite-writer", daemon=True)
@@ -85,19 +70,25 @@ class SQLiteDatabase:
             connection.close()
         self._engine.dispose()
 
-    async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
+    async def write(
+        self,
+        work: Callable[[], Work[T]],
+        *,
+        then: Callable[[T], None] | None = None,
+        changed: Callable[[T], Iterable[ActionKey]] | None = None,
+    ) -> T:
         if self._writer is None:
-            raise Unavailable(_CLOSED)
+            raise Unavailable(CLOSED)
         if self._waiting >= self._queue_limit:
-            raise ResourceExhausted(f"{self._waiting} writes wait for the database; at most database.queue_limit may")
+            raise ResourceExhausted(full(self._waiting))
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting += 1
-        self._jobs.put(_Job(work, then, future))
+        self._jobs.put(Job(work, then, changed, future))
         return await future
 
     async def read(self, work: Callable[[], Work[T]]) -> T:
         if self._readers is None:
-            raise Unavailable(_CLOSED)
+            raise Unavailable(CLOSED)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     def _read(self, work: Callable[[], Work[T]]) -> T:
@@ -108,7 +99,7 @@ class SQLiteDatabase:
             self._reading.append(connection)
         connection.exec_driver_sql("BEGIN")
         try:
-            return _drive(connection, work)
+            return drive(connection, work)
         finally:
             connection.exec_driver_sql("ROLLBACK")
 
@@ -122,7 +113,7 @@ class SQLiteDatabase:
                 if closing:
                     return
 
-    def _drain(self, batch: list[_Job]) -> bool:
+    def _drain(self, batch: list[Job]) -> bool:
         while len(batch) < _BATCH:
             try:
                 job = self._jobs.get_nowait()
@@ -133,7 +124,7 @@ class SQLiteDatabase:
             batch.append(job)
         return False
 
-    def _commit(self, connection: Connection, batch: list[_Job]) -> None:
+    def _commit(self, connection: Connection, batch: list[Job]) -> None:
         try:
             _transaction(connection, batch)
         except Exception as error:
@@ -143,32 +134,15 @@ class SQLiteDatabase:
             for job in batch:
                 self._commit(connection, [job])
 
-    def _deliver(self, batch: list[_Job]) -> None:
+    def _deliver(self, batch: list[Job]) -> None:
         self._waiting -= len(batch)
-        for job in batch:
-            if job.error is not None:
-                if not job.future.done():
-                    job.future.set_exception(job.error)
-                continue
-            if job.then is not None:
-                try:
-                    job.then(job.result)
-                except Exception as error:  # the commit stands: everyone is answered all the same
-                    told = {"message": "what follows a commit failed", "exception": error}
-                    asyncio.get_running_loop().call_exception_handler(told)
-            if not job.future.done():
-                job.future.set_result(job.result)
+        deliver(batch)
 
 
-def _transaction(connection: Connection, batch: list[_Job]) -> None:
+def _transaction(connection: Connection, batch: list[Job]) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        for job in batch:
-            job.result = job.error = None
-            try:
-                job.result = _drive(connection, job.work)
-            except FlyteUnifiedError as error:
-                job.error = error
+        perform(connection, batch)
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         if _in_transaction(connection):  # SQLite has rolled back by itself when the disk is full
@@ -181,37 +155,20 @@ def _in_transaction(connection: Connection) -> bool:
     return isinstance(raw, sqlite3.Connection) and raw.in_transaction
 
 
-def _drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
-    steps = work()
-    dirty = False
-    try:
-        statement = next(steps)
-        while True:
-            if isinstance(statement, tuple):
-                result = connection.execute(statement[0], statement[1])
-                dirty = dirty or not isinstance(statement[0], Select)
-            else:
-                result = connection.execute(statement)
-                dirty = dirty or not isinstance(statement, Select)
-            statement = steps.send(result)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    except FlyteUnifiedError as error:
-        if dirty:
-            raise _DirtyError from error
-        raise
-
-
 def _plain(error: Exception) -> Exception:
     """What the caller of a single failed piece of work is told."""
-    if isinstance(error, _DirtyError) and isinstance(error.__cause__, Exception):
-        return error.__cause__
     if not isinstance(error, DBAPIError):
-        return error
-    full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    wrapped = (ResourceExhausted if full else Internal)(f"the database refused a statement: {error.orig}")
+        return refusal(error)
+    disk_full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    wrapped = (ResourceExhausted if disk_full else Internal)(f"the database refused a statement: {error.orig}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _prepare(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # one start at a time
+        schema.prepare(connection)
 
 
 def _engine(path: Path) -> Engine:

@@ -25,18 +25,25 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s",
-    }
-)
+_NAMES = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s", "fk": "fk_%(table_name)s"}
+
+metadata = MetaData(naming_convention=_NAMES)
+replicated = MetaData(naming_convention=_NAMES)
+"""What only a database of several replicas has."""
+
+
+def _string(length: int) -> TypeEngine[str]:
+    """Text in the order of its code points, which is SQLite's, whatever language the Postgres server was set up in."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def _scope() -> tuple[Column[str], Column[str]]:
-    return Column("project", String(63), nullable=False), Column("domain", String(63), nullable=False)
+    return Column("project", _string(63), nullable=False), Column("domain", _string(63), nullable=False)
 
 
 def _only(where: str) -> dict[str, Any]:
@@ -47,9 +54,9 @@ def _only(where: str) -> dict[str, Any]:
 projects = Table(
     "projects",
     metadata,
-    Column("id", String(63), primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("description", Text, nullable=False, server_default=""),
+    Column("id", _string(63), primary_key=True),
+    Column("name", _TEXT, nullable=False),
+    Column("description", _TEXT, nullable=False, server_default=""),
     Column("labels", JSON, nullable=False, server_default=text("'{}'")),
     Column("state", Integer, nullable=False, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
@@ -59,7 +66,7 @@ projects = Table(
 task_specs = Table(
     "task_specs",
     metadata,
-    Column("digest", String(64), primary_key=True, comment="SHA-256 of the bytes, hex"),
+    Column("digest", _string(64), primary_key=True, comment="SHA-256 of the bytes, hex"),
     Column("spec", LargeBinary, nullable=False, comment="flyteidl2.task.TaskSpec"),
 )
 
@@ -67,14 +74,14 @@ tasks = Table(
     "tasks",
     metadata,
     *_scope(),
-    Column("name", String(255), nullable=False),
-    Column("version", String(255), nullable=False),
-    Column("spec_digest", String(64), nullable=False),
-    Column("short_name", Text, nullable=False, server_default=""),
-    Column("environment_name", Text, nullable=False, server_default=""),
-    Column("short_description", Text, nullable=False, server_default=""),
+    Column("name", _string(255), nullable=False),
+    Column("version", _string(255), nullable=False),
+    Column("spec_digest", _string(64), nullable=False),
+    Column("short_name", _TEXT, nullable=False, server_default=""),
+    Column("environment_name", _TEXT, nullable=False, server_default=""),
+    Column("short_description", _TEXT, nullable=False, server_default=""),
     Column("entrypoint", Integer, nullable=False, server_default="1"),
-    Column("deployed_by", Text, nullable=False, server_default=""),
+    Column("deployed_by", _TEXT, nullable=False, server_default=""),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("project", "domain", "name", "version"),
@@ -85,15 +92,15 @@ runs = Table(
     "runs",
     metadata,
     *_scope(),
-    Column("run", String(30), nullable=False),
+    Column("run", _string(30), nullable=False),
     Column("run_spec", LargeBinary, nullable=False, comment="flyteidl2.task.RunSpec"),
     Column("labels", JSON, nullable=False, server_default=text("'{}'")),
     Column("source", Integer, nullable=False, server_default="0"),
-    Column("request_id", Text, comment="of the unnamed CreateRun that made it"),
-    Column("content", String(64), nullable=False, comment="SHA-256 of what CreateRun compares when it is repeated"),
-    Column("output_base", Text, nullable=False),
+    Column("request_id", _TEXT, comment="of the unnamed CreateRun that made it"),
+    Column("content", _string(64), nullable=False, comment="SHA-256 of what CreateRun compares when it is repeated"),
+    Column("output_base", _TEXT, nullable=False),
     Column("start_time", BigInteger, nullable=False, comment="what tasks are told: the same on every attempt"),
-    Column("created_by", Text, nullable=False, server_default=""),
+    Column("created_by", _TEXT, nullable=False, server_default=""),
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("project", "domain", "run"),
     Index("ix_runs_request_id", "project", "domain", "request_id", unique=True),
@@ -103,12 +110,12 @@ actions = Table(
     "actions",
     metadata,
     *_scope(),
-    Column("run", String(30), nullable=False),
-    Column("name", String(30), nullable=False),
-    Column("parent", String(30), comment="NULL for the run's root"),
+    Column("run", _string(30), nullable=False),
+    Column("name", _string(30), nullable=False),
+    Column("parent", _string(30), comment="NULL for the run's root"),
     Column("depth", Integer, nullable=False),
     Column("action_type", Integer, nullable=False),
-    Column("group_name", Text, nullable=False, server_default=""),
+    Column("group_name", _TEXT, nullable=False, server_default=""),
     Column("phase", Integer, nullable=False),
     Column("version", Integer, nullable=False, comment="grows with every write"),
     Column("attempt", Integer, nullable=False, server_default="1"),
@@ -120,25 +127,25 @@ actions = Table(
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("not_before", BigInteger, comment="when the next attempt may start"),
-    Column("task_project", Text, nullable=False, server_default=""),
-    Column("task_domain", Text, nullable=False, server_default=""),
-    Column("task_name", Text, nullable=False, server_default=""),
-    Column("task_version", Text, nullable=False, server_default=""),
-    Column("task_type", Text, nullable=False, server_default=""),
-    Column("short_name", Text, nullable=False, server_default=""),
-    Column("environment_name", Text, nullable=False, server_default=""),
-    Column("spec_digest", String(64), comment="of the task's spec"),
+    Column("task_project", _TEXT, nullable=False, server_default=""),
+    Column("task_domain", _TEXT, nullable=False, server_default=""),
+    Column("task_name", _TEXT, nullable=False, server_default=""),
+    Column("task_version", _TEXT, nullable=False, server_default=""),
+    Column("task_type", _TEXT, nullable=False, server_default=""),
+    Column("short_name", _TEXT, nullable=False, server_default=""),
+    Column("environment_name", _TEXT, nullable=False, server_default=""),
+    Column("spec_digest", _string(64), comment="of the task's spec"),
     Column("spec", LargeBinary, comment="ConditionAction or TraceSpec"),
-    Column("input_uri", Text, nullable=False, server_default="", comment="of inputs.pb itself"),
-    Column("output_base", Text, nullable=False, server_default=""),
-    Column("output_uri", Text, nullable=False, server_default=""),
-    Column("cache_key", Text, nullable=False, server_default=""),
-    Column("queue", Text, nullable=False, server_default=""),
+    Column("input_uri", _TEXT, nullable=False, server_default="", comment="of inputs.pb itself"),
+    Column("output_base", _TEXT, nullable=False, server_default=""),
+    Column("output_uri", _TEXT, nullable=False, server_default=""),
+    Column("cache_key", _TEXT, nullable=False, server_default=""),
+    Column("queue", _TEXT, nullable=False, server_default=""),
     Column("error", LargeBinary, comment="flyteidl2.core.ExecutionError"),
-    Column("reason", Text, nullable=False, server_default="", comment="of an abort"),
-    Column("principal", Text, nullable=False, server_default="", comment="who aborted or signalled"),
+    Column("reason", _TEXT, nullable=False, server_default="", comment="of an abort"),
+    Column("principal", _TEXT, nullable=False, server_default="", comment="who aborted or signalled"),
     Column("value", LargeBinary, comment="a condition's flyteidl2.core.Literal"),
-    Column("state", Text, nullable=False, server_default="", comment="what StateService.Put stored"),
+    Column("state", _TEXT, nullable=False, server_default="", comment="what StateService.Put stored"),
     Column("record", LargeBinary, nullable=False, comment="the latest attempt, flyteidl2.workflow.ActionAttempt"),
     PrimaryKeyConstraint("project", "domain", "run", "name"),
     ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"]),
@@ -162,8 +169,8 @@ attempts = Table(
     "attempts",
     metadata,
     *_scope(),
-    Column("run", String(30), nullable=False),
-    Column("name", String(30), nullable=False),
+    Column("run", _string(30), nullable=False),
+    Column("name", _string(30), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("record", LargeBinary, nullable=False, comment="flyteidl2.workflow.ActionAttempt"),
     PrimaryKeyConstraint("project", "domain", "run", "name", "attempt"),
@@ -172,8 +179,8 @@ attempts = Table(
 cache_entries = Table(
     "cache_entries",
     metadata,
-    Column("key", String(512), primary_key=True),
-    Column("output_uri", Text, nullable=False),
+    Column("key", _string(512), primary_key=True),
+    Column("output_uri", _TEXT, nullable=False),
     Column("metadata", LargeBinary, nullable=False, comment="flyteidl2.cacheservice.Metadata"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -182,8 +189,19 @@ cache_entries = Table(
 cache_reservations = Table(
     "cache_reservations",
     metadata,
-    Column("key", String(512), primary_key=True),
-    Column("owner", Text, nullable=False),
+    Column("key", _string(512), primary_key=True),
+    Column("owner", _TEXT, nullable=False),
     Column("heartbeat", BigInteger, nullable=False, comment="microseconds"),
     Column("expires_at", BigInteger, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    replicated,
+    Column("id", BigInteger, primary_key=True, autoincrement=True, comment="in the order of commits"),
+    Column("origin", BigInteger, nullable=False, comment="the replica that wrote"),
+    *_scope(),
+    Column("run", _string(30), nullable=False),
+    Column("name", _string(30), nullable=False, comment="of an action; empty: a batch that changed none"),
+    Column("at", BigInteger, nullable=False, comment="microseconds, by the database's clock"),
 )

@@ -39,12 +39,12 @@ class Ledger:
 
     async def create_run(self, new: NewRun) -> tuple[Run, Action, bool]:
         """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
-        return await self._database.write(lambda: store.add_run(new), then=self._publish_if_new_run)
+        return await self._commit(lambda: store.add_run(new), lambda created: [created[1]] if created[2] else [])
 
     async def enqueue(self, new: Action, spec: EncodedSpec | None = None) -> tuple[Action, bool]:
         """Stores a child action; what exists already is answered as it is, with False. See ``store.add_action``."""
         raw = spec.raw if spec is not None and spec.digest not in self._specs else None
-        added = await self._database.write(lambda: store.add_action(new, raw), then=self._publish_if_new)
+        added = await self._commit(lambda: store.add_action(new, raw), lambda added: [added[0]] if added[1] else [])
         if spec is not None:
             _remember(self._specs, spec.digest, spec.message, bound=_SPECS)
         return added
@@ -55,7 +55,7 @@ class Ledger:
         Raises NotFound. An empty list means that no step was legal: the action is past them.
         """
         now = self._clock.now()
-        return await self._database.write(lambda: store.move(key, steps, now=now), then=self.changes.publish)
+        return await self._commit(lambda: store.move(key, steps, now=now), lambda changed: changed)
 
     async def put_state(self, key: ActionKey, state: str) -> bool:
         """Keeps a client's own note on an action; False when there is no such action."""
@@ -144,15 +144,13 @@ class Ledger:
                 if fresh := [action for action in changed if seen.pop(action.key, 0) < action.version]:
                     yield fresh, False
 
-    def _publish_if_new(self, added: tuple[Action, bool]) -> None:
-        action, new = added
-        if new:
-            self.changes.publish([action])
-
-    def _publish_if_new_run(self, created: tuple[Run, Action, bool]) -> None:
-        _, root, new = created
-        if new:
-            self.changes.publish([root])
+    async def _commit(self, work: Callable[[], Work[T]], changed: Callable[[T], list[Action]]) -> T:
+        """Writes, and tells watchers here and on other replicas what changed."""
+        return await self._database.write(
+            work,
+            then=lambda result: self.changes.publish(changed(result)),
+            changed=lambda result: [action.key for action in changed(result)],
+        )
 
 
 K = TypeVar("K")

@@ -8,7 +8,6 @@ from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
 from sqlalchemy import bindparam, func, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
@@ -16,6 +15,7 @@ from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Work
 from flyte_unified.db.tables import actions, attempts, runs, task_specs
+from flyte_unified.db.upsert import insert_new
 from flyte_unified.ledger import moves
 from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Retry, Run, TaskId
 
@@ -27,13 +27,15 @@ _IN_RUN = (
 _ONE = _IN_RUN & (actions.c.name == bindparam("_name"))
 
 _GET = select(actions).where(_ONE)
-_GET_WITH_PARENT = select(actions).where(
-    _IN_RUN, or_(actions.c.name == bindparam("_name"), actions.c.name == bindparam("_parent"))
+_GET_WITH_PARENT = (
+    select(actions)
+    .where(_IN_RUN, or_(actions.c.name == bindparam("_name"), actions.c.name == bindparam("_parent")))
+    .with_for_update(read=True)  # what ends the parent waits for this commit and then sees the child; SQLite has one writer
 )
 _CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent")).order_by(actions.c.created_at)
 _LIVE_CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent"), actions.c.ended_at.is_(None))
 _LIVE = select(actions).where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
-_INSERT = insert(actions).on_conflict_do_nothing().returning(actions.c.name)
+_INSERT = insert_new(actions).returning(actions.c.name)
 _MOVED = (
     "phase",
     "version",
@@ -58,7 +60,7 @@ _UPDATE = (
     .values({name: bindparam(name) for name in _MOVED})
     .returning(actions.c.version)
 )
-_ARCHIVE = insert(attempts).on_conflict_do_nothing()
+_ARCHIVE = insert_new(attempts)
 _ATTEMPTS = (
     select(attempts.c.record)
     .where(
@@ -69,9 +71,9 @@ _ATTEMPTS = (
     )
     .order_by(attempts.c.attempt)
 )
-_ADD_SPEC = insert(task_specs).on_conflict_do_nothing()
+_ADD_SPEC = insert_new(task_specs)
 _GET_SPEC = select(task_specs.c.spec).where(task_specs.c.digest == bindparam("_digest"))
-_ADD_RUN = insert(runs)
+_ADD_RUN = insert_new(runs).returning(runs.c.run)
 _GET_RUN = select(runs).where(
     runs.c.project == bindparam("_project"), runs.c.domain == bindparam("_domain"), runs.c.run == bindparam("_run")
 )
@@ -121,22 +123,27 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
 
     Raises AlreadyExists when the name is taken by a run of other content.
     """
+    while (known := (yield from _made_before(new))) is None:
+        if (yield _ADD_RUN, _run_columns(new.run)).first() is None:  # another replica was faster
+            continue
+        yield _ADD_SPEC, {"digest": new.root.spec_digest, "spec": new.spec}
+        yield _INSERT, columns(new.root)
+        return new.run, new.root, True
+    if known.content != new.run.content:
+        raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
+    root = yield from get_action(known.key.action(new.root.key.name))
+    if root is None:
+        raise NotFound(f"run {known.key} has no root action")
+    return known, root, False
+
+
+def _made_before(new: NewRun) -> Work[Run | None]:
     known = yield from get_run(new.run.key)
-    if known is None and not new.chosen and new.run.request_id:
+    if known is None and new.run.request_id:
         place = {"_project": new.run.key.project, "_domain": new.run.key.domain, "_request_id": new.run.request_id}
         row = (yield _GET_RUN_BY_REQUEST, place).one_or_none()
         known = run_from(row) if row is not None else None
-    if known is not None:
-        if known.content != new.run.content:
-            raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
-        root = yield from get_action(known.key.action(new.root.key.name))
-        if root is None:
-            raise NotFound(f"run {known.key} has no root action")
-        return known, root, False
-    yield _ADD_SPEC, {"digest": new.root.spec_digest, "spec": new.spec}
-    yield _ADD_RUN, _run_columns(new.run)
-    yield _INSERT, columns(new.root)
-    return new.run, new.root, True
+    return known
 
 
 def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
@@ -221,9 +228,13 @@ def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) ->
         rows = (yield _LIVE_CHILDREN, {**_run_place(key.run_key), "_parent": key.name}).all()
         for before in map(action_from, rows):
             after = moves.apply(before, Move(to=Phase.ABORTED, reason=reason, principal=principal), now=now)
-            if after is not None and (yield from _save(before, after)):
+            if after is None:
+                continue
+            if (yield from _save(before, after)):
                 changed.append(after)
                 parents.append(after.key)
+            elif key not in parents:  # another writer moved it: look again
+                parents.append(key)
     return changed
 
 

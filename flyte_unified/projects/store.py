@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Row, bindparam, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.filters import TIME, enumeration
@@ -16,6 +15,7 @@ from flyte_unified.core.paging import Listing
 from flyte_unified.db import lists
 from flyte_unified.db.api import Work
 from flyte_unified.db.tables import projects
+from flyte_unified.db.upsert import insert_new
 
 
 class State(enum.IntEnum):
@@ -59,7 +59,7 @@ FIELDS = {
 """What a list of projects can be filtered and sorted by."""
 KIND = lists.kinds(FIELDS.get)
 
-_ADD = insert(projects).on_conflict_do_nothing().returning(projects.c.id)
+_ADD = insert_new(projects).returning(projects.c.id)
 _CHANGED = ("name", "description", "labels", "state", "updated_at")
 _UPDATE = (
     update(projects)

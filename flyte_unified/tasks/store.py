@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.filters import INTEGER, TIME
@@ -17,6 +16,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.db import lists
 from flyte_unified.db.api import Work
 from flyte_unified.db.tables import actions, task_specs, tasks
+from flyte_unified.db.upsert import insert_new
 from flyte_unified.ledger.api import EncodedSpec, TaskId
 
 
@@ -85,8 +85,8 @@ _PLACE = (
 )
 _GET = select(tasks).where(*_PLACE, tasks.c.version == bindparam("_version"))
 _VERSIONS = select(tasks).where(*_PLACE)
-_ADD = insert(tasks).on_conflict_do_nothing().returning(tasks.c.version)
-_ADD_SPEC = insert(task_specs).on_conflict_do_nothing()
+_ADD = insert_new(tasks).returning(tasks.c.version)
+_ADD_SPEC = insert_new(task_specs)
 _LATEST = (
     select(actions.c.project, actions.c.domain, actions.c.run, actions.c.created_at, actions.c.phase, actions.c.task_name)
     .where(

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.types import TypeEngine
 
 revision = "0001"
 down_revision = None
@@ -19,13 +20,15 @@ def upgrade() -> None:
     _actions()
     _attempts()
     _cache()
+    if op.get_bind().dialect.name == "postgresql":
+        _changes()
 
 
 def _projects_and_tasks() -> None:
     op.create_table(
         "projects",
-        sa.Column("id", sa.String(63), nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("id", _string(63), nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         _text("description"),
         sa.Column("labels", sa.JSON, nullable=False, server_default=sa.text("'{}'")),
         sa.Column("state", sa.Integer, nullable=False, server_default="0"),
@@ -35,16 +38,16 @@ def _projects_and_tasks() -> None:
     )
     op.create_table(
         "task_specs",
-        sa.Column("digest", sa.String(64), nullable=False, comment="SHA-256 of the bytes, hex"),
+        sa.Column("digest", _string(64), nullable=False, comment="SHA-256 of the bytes, hex"),
         sa.Column("spec", sa.LargeBinary, nullable=False, comment="flyteidl2.task.TaskSpec"),
         sa.PrimaryKeyConstraint("digest", name="pk_task_specs"),
     )
     op.create_table(
         "tasks",
         *_scope(),
-        sa.Column("name", sa.String(255), nullable=False),
-        sa.Column("version", sa.String(255), nullable=False),
-        sa.Column("spec_digest", sa.String(64), nullable=False),
+        sa.Column("name", _string(255), nullable=False),
+        sa.Column("version", _string(255), nullable=False),
+        sa.Column("spec_digest", _string(64), nullable=False),
         _text("short_name"),
         _text("environment_name"),
         _text("short_description"),
@@ -61,13 +64,13 @@ def _runs() -> None:
     op.create_table(
         "runs",
         *_scope(),
-        sa.Column("run", sa.String(30), nullable=False),
+        sa.Column("run", _string(30), nullable=False),
         sa.Column("run_spec", sa.LargeBinary, nullable=False, comment="flyteidl2.task.RunSpec"),
         sa.Column("labels", sa.JSON, nullable=False, server_default=sa.text("'{}'")),
         sa.Column("source", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("request_id", sa.Text, comment="of the unnamed CreateRun that made it"),
-        sa.Column("content", sa.String(64), nullable=False, comment="SHA-256 of what CreateRun compares when it is repeated"),
-        sa.Column("output_base", sa.Text, nullable=False),
+        sa.Column("request_id", _TEXT, comment="of the unnamed CreateRun that made it"),
+        sa.Column("content", _string(64), nullable=False, comment="SHA-256 of what CreateRun compares when it is repeated"),
+        sa.Column("output_base", _TEXT, nullable=False),
         sa.Column("start_time", sa.BigInteger, nullable=False, comment="what tasks are told: the same on every attempt"),
         _text("created_by"),
         _time("created_at"),
@@ -80,9 +83,9 @@ def _actions() -> None:
     op.create_table(
         "actions",
         *_scope(),
-        sa.Column("run", sa.String(30), nullable=False),
-        sa.Column("name", sa.String(30), nullable=False),
-        sa.Column("parent", sa.String(30), comment="NULL for the run's root"),
+        sa.Column("run", _string(30), nullable=False),
+        sa.Column("name", _string(30), nullable=False),
+        sa.Column("parent", _string(30), comment="NULL for the run's root"),
         sa.Column("depth", sa.Integer, nullable=False),
         sa.Column("action_type", sa.Integer, nullable=False),
         _text("group_name"),
@@ -102,7 +105,7 @@ def _actions() -> None:
         *map(_text, ("task_project", "task_domain", "task_name", "task_version", "task_type")),
         _text("short_name"),
         _text("environment_name"),
-        sa.Column("spec_digest", sa.String(64), comment="of the task's spec"),
+        sa.Column("spec_digest", _string(64), comment="of the task's spec"),
         sa.Column("spec", sa.LargeBinary, comment="ConditionAction or TraceSpec"),
         _text("input_uri", comment="of inputs.pb itself"),
         _text("output_base"),
@@ -131,8 +134,8 @@ def _attempts() -> None:
     op.create_table(
         "attempts",
         *_scope(),
-        sa.Column("run", sa.String(30), nullable=False),
-        sa.Column("name", sa.String(30), nullable=False),
+        sa.Column("run", _string(30), nullable=False),
+        sa.Column("name", _string(30), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("record", sa.LargeBinary, nullable=False, comment="flyteidl2.workflow.ActionAttempt"),
         sa.PrimaryKeyConstraint("project", "domain", "run", "name", "attempt", name="pk_attempts"),
@@ -142,8 +145,8 @@ def _attempts() -> None:
 def _cache() -> None:
     op.create_table(
         "cache_entries",
-        sa.Column("key", sa.String(512), nullable=False),
-        sa.Column("output_uri", sa.Text, nullable=False),
+        sa.Column("key", _string(512), nullable=False),
+        sa.Column("output_uri", _TEXT, nullable=False),
         sa.Column("metadata", sa.LargeBinary, nullable=False, comment="flyteidl2.cacheservice.Metadata"),
         _time("created_at"),
         _time("updated_at"),
@@ -151,20 +154,40 @@ def _cache() -> None:
     )
     op.create_table(
         "cache_reservations",
-        sa.Column("key", sa.String(512), nullable=False),
-        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("key", _string(512), nullable=False),
+        sa.Column("owner", _TEXT, nullable=False),
         sa.Column("heartbeat", sa.BigInteger, nullable=False, comment="microseconds"),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_cache_reservations"),
     )
 
 
+def _changes() -> None:
+    op.create_table(
+        "changes",
+        sa.Column("id", sa.BigInteger, nullable=False, autoincrement=True, comment="in the order of commits"),
+        sa.Column("origin", sa.BigInteger, nullable=False, comment="the replica that wrote"),
+        *_scope(),
+        sa.Column("run", _string(30), nullable=False),
+        sa.Column("name", _string(30), nullable=False, comment="of an action; empty: a batch that changed none"),
+        sa.Column("at", sa.BigInteger, nullable=False, comment="microseconds, by the database's clock"),
+        sa.PrimaryKeyConstraint("id", name="pk_changes"),
+    )
+
+
+def _string(length: int) -> TypeEngine[str]:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def _scope() -> tuple[sa.Column[str], sa.Column[str]]:
-    return sa.Column("project", sa.String(63), nullable=False), sa.Column("domain", sa.String(63), nullable=False)
+    return sa.Column("project", _string(63), nullable=False), sa.Column("domain", _string(63), nullable=False)
 
 
 def _text(name: str, *, comment: str | None = None) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False, server_default="", comment=comment)
+    return sa.Column(name, _TEXT, nullable=False, server_default="", comment=comment)
 
 
 def _time(name: str) -> sa.Column[int]:

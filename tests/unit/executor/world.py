@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flyteidl2.core import execution_pb2, interface_pb2, literals_pb2, types_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
@@ -131,11 +131,11 @@ class Machine:
 class TimekeepingDatabase(SQLiteDatabase):
     """Virtual time stands still while a write is under way."""
 
-    async def write(self, work: Callable[[], Work[T]], *, then: Callable[[T], None] | None = None) -> T:
+    async def write(self, work: Callable[[], Work[T]], **told: Any) -> T:
         done = threading.Event()
         held = asyncio.get_running_loop().run_in_executor(None, done.wait)
         try:
-            return await super().write(work, then=then)
+            return await super().write(work, **told)
         finally:
             done.set()
             await held

@@ -1,0 +1,93 @@
+"""What writers of every database share: callers' work, how it is run, and how its callers are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select
+
+from flyte_unified.core.errors import FlyteUnifiedError
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.db.api import Work
+
+T = TypeVar("T")
+
+CLOSED = "the server is starting or stopping: its database is not open"
+
+
+@dataclass(slots=True)
+class Job:
+    """One caller's work, and then what became of it."""
+
+    work: Callable[[], Work[Any]]
+    then: Callable[[Any], None] | None
+    changed: Callable[[Any], Iterable[ActionKey]] | None
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class DirtyError(Exception):
+    """Work raised after it had written: the transaction must be rolled back."""
+
+
+def full(waiting: int) -> str:
+    """What a caller is told when too many wait already."""
+    return f"{waiting} writes wait for the database; at most database.queue_limit may"
+
+
+def perform(connection: Connection, batch: Sequence[Job]) -> None:
+    """Runs every job in the transaction under way; one that is refused before it has written keeps its error."""
+    for job in batch:
+        job.result = job.error = None
+        try:
+            job.result = drive(connection, job.work)
+        except FlyteUnifiedError as error:
+            job.error = error
+
+
+def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
+    """The result of ``work``. Raises DirtyError in place of an error of ours when something was written before it."""
+    steps = work()
+    dirty = False
+    try:
+        statement = next(steps)
+        while True:
+            if isinstance(statement, tuple):
+                result = connection.execute(statement[0], statement[1])
+                dirty = dirty or not isinstance(statement[0], Select)
+            else:
+                result = connection.execute(statement)
+                dirty = dirty or not isinstance(statement, Select)
+            statement = steps.send(result)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    except FlyteUnifiedError as error:
+        if dirty:
+            raise DirtyError from error
+        raise
+
+
+def refusal(error: Exception) -> Exception:
+    """The caller's own error, where work was undone for it."""
+    return error.__cause__ if isinstance(error, DirtyError) and isinstance(error.__cause__, Exception) else error
+
+
+def deliver(batch: Sequence[Job]) -> None:
+    """Answers the callers, and does what follows a commit."""
+    for job in batch:
+        if job.error is not None:
+            if not job.future.done():
+                job.future.set_exception(job.error)
+            continue
+        if job.then is not None:
+            try:
+                job.then(job.result)
+            except Exception as error:  # the commit stands: everyone is answered all the same
+                told = {"message": "what follows a commit failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
+        if not job.future.done():
+            job.future.set_result(job.result)
