@@ -122,7 +122,7 @@ class Manager:
     async def start(self) -> None:
         """Ready when it returns. Raises what keeps it from starting; then call ``kill``."""
         await self._database.start()
-        await self._store.sweep()
+        await self._store.start()
         await self.projects.start()
         await self._cache.start()
         await self._edge.start(self._sockets)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from mimetypes import MimeTypes
 from typing import Protocol
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import InvalidArgument
 
+_TYPES = MimeTypes(filenames=())
+"""Python's own table: the machine's would make the answer depend on the machine."""
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 1024
 
@@ -44,6 +47,15 @@ class DataStore(Protocol):
     ResourceExhausted when there is no room.
     """
 
+    async def start(self) -> None:
+        """Makes the store ready, once and first. Raises what would keep it from working at all."""
+
+    async def stop(self) -> None:
+        """Gives back what it holds."""
+
+    def base(self, root: str) -> str:
+        """The address of a root by its name, without a trailing slash."""
+
     def owns(self, uri: str) -> bool:
         """Whether ``uri`` lies in this store, symbolic links resolved. Says nothing about existence."""
 
@@ -73,7 +85,8 @@ class DataStore(Protocol):
     ) -> SignedUrl:
         """A URL to PUT content with this MD5 and at most ``max_length`` bytes to ``uri`` within ``expires_in`` seconds.
 
-        Content that is there already stays unless ``replace``. ``base_url`` is the scheme and authority under which the
+        Content that is there already stays unless ``replace``, where the store can do that (S3 cannot, nor bound the
+        length). ``base_url`` is the scheme and authority under which the
         caller reaches this server, for stores that serve their own URLs.
         """
 
@@ -99,3 +112,11 @@ def checked_path(path: str, *, field: str) -> str:
             f"{field} has {len(encoded)} bytes; at most {_MAX_PATH_BYTES} are allowed, {_MAX_NAME_BYTES} between two '/'"
         )
     return path
+
+
+def content_type(uri: str) -> str:
+    """What an object is by its name, as a Content-Type."""
+    kind, encoding = _TYPES.guess_type(uri)
+    if kind is None or encoding is not None:
+        return "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind

@@ -1,7 +1,7 @@
 """The laptop's store: files below a few directories, at addresses that the task's process opens itself.
 
 Everything is written to a temporary file beside its root and moved into place, so a reader sees all of an object or none, and
-a crash leaves at most a temporary file, which ``sweep`` removes. Symbolic links are resolved before the comparison with the
+a crash leaves at most a temporary file, which ``start`` removes. Symbolic links are resolved before the comparison with the
 roots: nothing a task leaves behind can point the server elsewhere. File calls run in threads, a megabyte at a time.
 """
 
@@ -77,8 +77,14 @@ class LocalStore:
         self._clock = clock
         self._min_free_bytes = min_free_bytes
 
+    async def start(self) -> None:
+        """Removes temporary files whose writer died."""
+        await asyncio.to_thread(self._sweep)
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
     def base(self, root: str) -> str:
-        """The address of a root."""
         return str(self._roots[root])
 
     def owns(self, uri: str) -> bool:
@@ -177,10 +183,6 @@ class LocalStore:
                 raise AlreadyExists(f"{uri} exists with other content, which stays as it is")
         finally:
             _discard(temporary)
-
-    async def sweep(self) -> None:
-        """Removes temporary files whose writer died. Meant to be called once, at start."""
-        await asyncio.to_thread(self._sweep)
 
     def _expiry(self, expires_in: float) -> int:
         return ceil(self._clock.now() / SECOND + expires_in)

@@ -10,18 +10,14 @@ import base64
 import binascii
 import re
 from email.utils import formatdate
-from mimetypes import MimeTypes
 
 from flyte_unified.core.clock import SECOND
 from flyte_unified.core.context import Headers
 from flyte_unified.core.errors import Code, FlyteUnifiedError, InvalidArgument, NotFound, OutOfRange, PermissionDenied
 from flyte_unified.core.http import Request, Response, Route
-from flyte_unified.storage.api import ObjectInfo
+from flyte_unified.storage.api import ObjectInfo, content_type
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import PREFIX
-
-_TYPES = MimeTypes(filenames=())
-"""Python's own table: the machine's would make the answer depend on the machine."""
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _STATUS = {
@@ -86,7 +82,7 @@ class _Routes:
         headers: Headers = (
             *_SAFE,
             ("accept-ranges", "bytes"),
-            ("content-type", _content_type(uri)),
+            ("content-type", content_type(uri)),
             ("etag", info.etag),
             ("last-modified", formatdate(info.modified / SECOND, usegmt=True)),
         )
@@ -118,13 +114,6 @@ def _md5(header: str) -> str:
         return base64.b64decode(header, validate=True).hex()
     except (binascii.Error, ValueError):
         return ""
-
-
-def _content_type(uri: str) -> str:
-    kind, encoding = _TYPES.guess_type(uri)
-    if kind is None or encoding is not None:
-        return "application/octet-stream"
-    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
 def _etags(header: str) -> list[str]:

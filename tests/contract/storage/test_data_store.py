@@ -1,38 +1,28 @@
-"""What every DataStore does. Another adapter joins by one more entry in ``_STORES``."""
+"""What every DataStore does. Another adapter joins by one more name in ``STORES``."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flyte_unified.core.clock import SystemClock
 from flyte_unified.core.errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from flyte_unified.storage.api import DataStore, checked_path, join
-from flyte_unified.storage.local import LocalStore
-from flyte_unified.storage.signing import Signer
 
 
-def _local(directory: Path) -> tuple[DataStore, str]:
-    store = LocalStore({"objects": directory / "objects"}, signer=Signer(b"k" * 32), clock=SystemClock())
-    return store, store.base("objects")
-
-
-_STORES: dict[str, Callable[[Path], tuple[DataStore, str]]] = {"local": _local}
-
-
-@pytest.fixture(params=_STORES.values(), ids=_STORES.keys())
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DataStore, str]:
+@pytest.fixture
+async def place(make: Callable[[Path], DataStore], tmp_path: Path) -> AsyncIterator[tuple[DataStore, str]]:
     """A store and an address in it below which nothing exists yet."""
-    store, base = request.param(tmp_path)
-    return store, join(base, uuid.uuid4().hex)
+    store = make(tmp_path)
+    await store.start()
+    yield store, join(store.base("objects"), uuid.uuid4().hex)
+    await store.stop()
 
 
 async def _whole(store: DataStore, uri: str, *, start: int = 0, length: int | None = None) -> bytes:
@@ -152,23 +142,28 @@ _NAMES = st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=4).map(
 
 
 @given(path=_NAMES, data=st.binary(max_size=64))
-@settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("make", _STORES.values(), ids=_STORES.keys())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_path_is_refused_or_stays_below_its_base(
-    make: Callable[[Path], tuple[DataStore, str]], path: str, data: bytes
+    make: Callable[[Path], DataStore], tmp_path: Path, path: str, data: bytes
 ) -> None:
     """Whatever a client calls a file: InvalidArgument names the field, or it is stored below its base."""
-    with TemporaryDirectory(dir="/tmp") as directory:
-        store, base = make(Path(directory))
+
+    async def stored() -> None:
+        store = make(tmp_path / uuid.uuid4().hex)
         try:
+            await store.start()
+            base = store.base("objects")
             uri = join(base, "top", path, field="filename")
+            assert uri.startswith(base + "/top/")
+            assert store.owns(uri)
+            await store.put(uri, data)
+            assert await store.get(uri) == data
         except InvalidArgument as error:
             assert error.message.startswith("filename")
-            return
-        assert uri.startswith(base + "/top/")
-        assert store.owns(uri)
-        asyncio.run(store.put(uri, data))
-        assert asyncio.run(store.get(uri)) == data
+        finally:
+            await store.stop()
+
+    asyncio.run(stored())
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,7 @@ async def test_files_belong_to_their_owner(server: _Server) -> None:
     assert {(server.root / name).stat().st_mode & 0o777 for name in ("a/b", "c")} == {0o600}
 
 
-async def test_sweep_removes_what_a_crash_left(server: _Server) -> None:
+async def test_a_start_removes_what_a_crash_left(server: _Server) -> None:
     """A temporary file a day old is removed; a younger one may have a writer, in another server of the same bundles."""
     await server.store.put(server.uri("kept"), b"x")
     incoming = server.root / ".incoming"
@@ -361,5 +361,5 @@ async def test_sweep_removes_what_a_crash_left(server: _Server) -> None:
         (incoming / name).write_bytes(b"")
         at = (incoming / name).stat().st_mtime - age
         os.utime(incoming / name, (at, at))
-    await server.store.sweep()
+    await server.store.start()
     assert server.files() == [".incoming/young", "kept"]
