@@ -19,7 +19,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from flyte_unified.core.errors import InvalidArgument, Unimplemented
+from flyte_unified.core.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from flyte_unified.rpc import idl
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
@@ -48,6 +48,7 @@ class Kind(enum.Enum):
 Decoder = Callable[[bytes], Any]
 """Bytes to message; raises InvalidArgument."""
 Encoder = Callable[[Any], bytes]
+"""Message to bytes; raises FailedPrecondition where a codec cannot tell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +191,7 @@ def _from_json(message: type[Message]) -> Decoder:
 
 
 def _to_json(message: Message) -> bytes:
-    return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
+    try:
+        return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
+    except (json_format.SerializeToJsonError, ValueError) as error:  # a duration of a billion years, say
+        raise FailedPrecondition(f"the answer holds what JSON cannot tell ({error}); ask for it as protobuf") from error

@@ -145,8 +145,19 @@ async def examples(there: World) -> list[Example]:
             "GetPublicClientConfig": auth_service_pb2.GetPublicClientConfigRequest(),
         },
     }
-    return [
+    once = [
         Example(f"/flyteidl2.{service}/{rpc}", message) for service, rpcs in services.items() for rpc, message in rpcs.items()
+    ]
+    condition = world.condition_request(SPARE, "c1")
+    condition.action.condition.timeout.seconds = 60
+    condition.action.condition.webhook.SetInParent()
+    offloaded = world.create_run("example")
+    offloaded.offloaded_input_data.uri = enqueue.action.input_uri
+    return [
+        *once,
+        Example(world.ACTIONS + "Enqueue", condition),
+        Example(world.ACTIONS + "Enqueue", world.trace_request(SPARE, "t1")),
+        Example(world.RUNS + "CreateRun", offloaded),
     ]
 
 
@@ -266,6 +277,13 @@ def _runs() -> dict[str, Message]:
     created = world.create_run("example")
     created.run_spec.labels.values["team"] = "red"
     created.run_spec.queue = "q"
+    created.run_spec.raw_data_storage.raw_data_prefix = "/somewhere"
+    created.run_spec.relation.related_to.CopyFrom(world.run_id(DONE))
+    metadata = created.task_spec.task_template.metadata
+    metadata.retries.retries = 1
+    metadata.retries.backoff.base.seconds = 1
+    metadata.timeout.seconds = 60
+    metadata.timeouts.deadline.seconds = 60
     return {
         "CreateRun": created,
         "AbortRun": run_service_pb2.AbortRunRequest(run_id=world.run_id(SPARE), reason="why not"),
