@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flyteidl2.common import identifier_pb2
@@ -58,9 +58,8 @@ from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.runs.internal import InternalRunsHandlers
 from flyte_unified.settings import LOOPBACK, Settings
-from flyte_unified.storage.local import LocalStore
-from flyte_unified.storage.routes import data_routes
-from flyte_unified.storage.signing import Signer, load_key
+from flyte_unified.storage import adapters as storage
+from flyte_unified.storage.signing import load_key
 from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
 
@@ -80,7 +79,8 @@ class Manager:
         key = load_key(directory / "key")
         self._database = SQLiteDatabase(directory / "flyte.db", queue_limit=settings.database.queue_limit)
         self._ledger = Ledger(database=self._database, clock=clock)
-        self._store = _store(settings, key=key, clock=clock)
+        self._storage = storage.choose(settings.storage, key=key, clock=clock)
+        self._store = self._storage.store
 
         # What runs refer to.
         self.projects = Projects(
@@ -97,7 +97,7 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        attempts = _attempts(settings, interpreter=self.interpreter)
+        attempts = _attempts(settings, interpreter=self.interpreter, environment={**os.environ, **self._storage.environment})
         logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
         self.controller = Controller(
@@ -146,6 +146,7 @@ class Manager:
     async def _close(self, *, grace: float) -> None:
         self._ledger.changes.close()
         await self._edge.stop(grace)
+        await self._store.stop()
         await self._database.stop()
 
     # Rooms, in the order of the constructor
@@ -156,7 +157,7 @@ class Manager:
         execution = settings.execution
         return Options(
             endpoint=lambda run: f"{base}/t/{tokens.token(run)}",
-            raw_root=f"{self._store.base(_DATA)}/_raw",
+            raw_root=f"{self._store.base(storage.DATA)}/_raw",
             log_link=lambda action, attempt: self.address + pages.log_link(action, attempt),
             interpreter=str(self.interpreter),
             system_retries=execution.system_retries,
@@ -191,7 +192,7 @@ class Manager:
             specs=tasks,
             clock=clock,
             require_project=self.projects.check,
-            base=self._store.base(_DATA),
+            base=self._store.base(storage.DATA),
         )
         runs = RunsHandlers(ledger=self._ledger, creator=creator, reader=reader)
         self.registry.add("flyteidl2.workflow.RunService", runs)
@@ -203,8 +204,8 @@ class Manager:
             store=self._store,
             specs=tasks,
             require_project=self.projects.check,
-            base=self._store.base(_DATA),
-            bundles=self._store.base(_BUNDLES),
+            base=self._store.base(storage.DATA),
+            bundles=self._store.base(storage.BUNDLES),
             max_bytes=settings.storage.upload_max_bytes,
             max_expiry=settings.storage.url_expiry,
         )
@@ -244,7 +245,7 @@ class Manager:
         return Edge(
             registry=self.registry,
             identify=tokens.identify,
-            routes=[Route("GET", "/readyz", self._readyz), metrics.route, *data_routes(self._store), *pages.routes],
+            routes=[Route("GET", "/readyz", self._readyz), metrics.route, *self._storage.routes, *pages.routes],
             allowed_hosts=server.allowed_hosts,
             cors_origins=server.cors_origins,
             observe=metrics.observe,
@@ -265,19 +266,7 @@ class Manager:
             return None
 
 
-_DATA, _BUNDLES = "data", "bundles"
-
-
-def _store(settings: Settings, *, key: bytes, clock: Clock) -> LocalStore:
-    return LocalStore(
-        {_DATA: Path(settings.storage.root), _BUNDLES: Path(settings.storage.bundles)},
-        signer=Signer(key),
-        clock=clock,
-        min_free_bytes=settings.storage.min_free_bytes,
-    )
-
-
-def _attempts(settings: Settings, *, interpreter: Path) -> ProcessAttempts:
+def _attempts(settings: Settings, *, interpreter: Path, environment: Mapping[str, str]) -> ProcessAttempts:
     directory = settings.data.dir
     return ProcessAttempts(
         launcher=lambda told: ProcessLauncher(
@@ -291,7 +280,7 @@ def _attempts(settings: Settings, *, interpreter: Path) -> ProcessAttempts:
         logs=directory / "logs",
         warm=settings.execution.warm,
         log_limit=settings.execution.log_max_bytes,
-        environment=os.environ,
+        environment=environment,
     )
 
 

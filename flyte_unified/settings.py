@@ -42,9 +42,15 @@ class SettingsError(FlyteUnifiedError):
     """A setting is unknown, cannot be read, or contradicts another."""
 
 
-def _setting(default: T, doc: str, *, flag: str = "", choices: Strings = (), least: float | None = None) -> T:
-    """A field with what people need to know of it. ``flag`` is its option on the command line, if it has one."""
-    declared: T = field(default=default, metadata={"doc": doc, "flag": flag, "choices": choices, "least": least})
+def _setting(
+    default: T, doc: str, *, flag: str = "", choices: Strings = (), least: float | None = None, secret: bool = False
+) -> T:
+    """A field with what people need to know of it. ``flag`` is its option on the command line, if it has one.
+
+    A ``secret`` is shown to nobody.
+    """
+    metadata = {"doc": doc, "flag": flag, "choices": choices, "least": least, "secret": secret}
+    declared: T = field(default=default, repr=not secret, metadata=metadata)
     return declared
 
 
@@ -92,12 +98,28 @@ class Database:
 class Storage:
     """Where inputs, outputs and code bundles are kept."""
 
-    root: str = _setting("", "Directory of inputs and outputs. Empty: `storage` in the data directory.")
+    root: str = _setting(
+        "",
+        "Directory of inputs and outputs, or `s3://bucket/prefix`, `gs://...`, `abfs://...`. Empty: `storage` in the data "
+        "directory.",
+    )
     bundles: str = _setting(
         "",
-        "Directory of code bundles. Empty: `bundles` in the data directory, and never in an ephemeral one: "
-        "clients remember for a day where they uploaded.",
+        "Directory or address of code bundles. Empty: `_bundles` below a `root` that is no directory; else `bundles` in the "
+        "data directory, and never in an ephemeral one: clients remember for a day where they uploaded.",
     )
+    s3_endpoint: str = _setting("", "URL of the S3 server. Empty: `$AWS_ENDPOINT_URL_S3`, `$AWS_ENDPOINT_URL`, else AWS.")
+    s3_public_endpoint: str = _setting(
+        "", "URL of the same server for clients: signed URLs begin with it. Empty: `s3_endpoint`."
+    )
+    s3_region: str = _setting("", "Region of the bucket. Empty: `$AWS_REGION`, `$AWS_DEFAULT_REGION`, else us-east-1.")
+    s3_access_key: str = _setting(
+        "",
+        "Access key, given to tasks too. Empty: `$AWS_ACCESS_KEY_ID` and its kin, else `~/.aws/credentials`, else the "
+        "machine's IAM role; tasks then find theirs in the same way.",
+    )
+    s3_secret_key: str = _setting("", "The secret of `s3_access_key`.", secret=True)
+    s3_virtual_host: bool = _setting(False, "The bucket is part of the host name, as AWS always has it, not of the path.")
     upload_max_bytes: Size = _setting(20 << 30, "Largest single upload.", least=1)
     url_expiry: Seconds = _setting(3600.0, "How long a signed URL is good for.", least=1)
     min_free_bytes: Size = _setting(1 << 30, "With less disk space than this, new runs are refused.", least=0)
@@ -243,6 +265,16 @@ def written(key: str, value: Any) -> str:
         case "bool":
             return str(value).lower()
     return '""' if value in ("", Path()) else str(value)
+
+
+def scheme(address: str) -> str:
+    """What stands before ``://``; empty for a path."""
+    return address.partition("://")[0] if "://" in address else ""
+
+
+def remote_bundles(root: str) -> str:
+    """Where code bundles lie by default with a ``storage.root`` that is no directory; empty where it is one."""
+    return f"{root.rstrip('/')}/_bundles" if scheme(root) else ""
 
 
 def find_file(chosen: str | None, *, environ: Mapping[str, str], cwd: Path | None = None) -> Path | None:
@@ -413,11 +445,15 @@ def _derived(settings: Settings, environ: Mapping[str, str]) -> Settings:
     if directory == Path():
         xdg = environ.get("XDG_DATA_HOME")
         directory = Path(xdg) / "flyte-unified" if xdg else _home(environ) / ".flyte-unified"
-    storage = replace(
-        settings.storage,
-        root=settings.storage.root or str(directory / "storage"),
-        bundles=settings.storage.bundles or str(directory / "bundles"),
-    )
+    told = settings.storage
+    root = told.root or str(directory / "storage")
+    storage = replace(told, root=root, bundles=told.bundles or remote_bundles(root) or str(directory / "bundles"))
+    if scheme(root) == "s3":
+        storage = replace(
+            storage,
+            s3_endpoint=told.s3_endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL", ""),
+            s3_region=told.s3_region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        )
     return replace(
         settings,
         data=replace(settings.data, dir=directory),

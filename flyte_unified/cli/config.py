@@ -45,6 +45,8 @@ def run_show(args: argparse.Namespace) -> int:
 
 def shown(key: str, value: Any) -> str:
     """A value as it may be shown to anybody: without passwords."""
+    if value and settings.FIELDS[key].metadata["secret"]:
+        return "***"
     return _PASSWORD.sub(r"\1:***@", settings.written(key, value))
 
 

@@ -20,7 +20,7 @@ from flyteidl2.project import project_service_pb2
 
 from flyte_unified.manager import Manager
 from flyte_unified.rpc.sockets import listen
-from flyte_unified.settings import Settings, load
+from flyte_unified.settings import Settings, load, remote_bundles
 
 _START_SECONDS = 30.0
 
@@ -30,7 +30,8 @@ def settings_in(directory: Path, values: Mapping[str, Any] | None = None) -> Set
 
     Code bundles lie elsewhere: the SDK remembers for a day where it uploaded one, and a later server may get the same port.
     """
-    bundles = Path(tempfile.gettempdir()) / f"flyte-unified-bundles-{os.getuid()}"
+    local = Path(tempfile.gettempdir()) / f"flyte-unified-bundles-{os.getuid()}"
+    bundles = remote_bundles((values or {}).get("storage.root", "")) or local
     defaults = {"data.ephemeral": True, "storage.bundles": str(bundles), "server.port": 0}
     return load(environ={}, flags={"data.dir": str(directory)}).with_values({**defaults, **(values or {})}, source="test")
 

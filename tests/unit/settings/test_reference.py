@@ -28,7 +28,7 @@ def test_the_template_changes_nothing():
 def test_every_default_in_the_template_is_the_default(tmp_path):
     """Taking every ``#`` away gives every setting, with the value that it has anyway."""
     path = tmp_path / "flyte.yaml"
-    path.write_text(re.sub(r"(?m)^  # (?=[a-z_]+: \S+$|[a-z_]+: \[.*\]$)", "  ", reference.template()))
+    path.write_text(re.sub(r"(?m)^  # (?=[a-z0-9_]+: \S+$|[a-z0-9_]+: \[.*\]$)", "  ", reference.template()))
     loaded = load(file=path, environ=HOME)
     assert loaded == load(environ=HOME)
     assert set(loaded.sources) == set(FIELDS)
