@@ -51,6 +51,7 @@ class Tree(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "connection"):
             self.connection.close()
+            self.connection.engine.dispose()
 
     @rule(name=names, parent=names, kind=st.sampled_from([ActionType.TASK, ActionType.CONDITION]))
     def enqueue(self, name: str, parent: str, kind: ActionType) -> None:
