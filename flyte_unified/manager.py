@@ -79,8 +79,8 @@ class Manager:
         key = load_key(directory / "key")
         self._database = SQLiteDatabase(directory / "flyte.db", queue_limit=settings.database.queue_limit)
         self._ledger = Ledger(database=self._database, clock=clock)
-        self._storage = storage.choose(settings.storage, key=key, clock=clock)
-        self._store = self._storage.store
+        self.storage = storage.choose(settings.storage, key=key, clock=clock)
+        self._store = self.storage.store
 
         # What runs refer to.
         self.projects = Projects(
@@ -97,7 +97,7 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        attempts = _attempts(settings, interpreter=self.interpreter, environment={**os.environ, **self._storage.environment})
+        attempts = _attempts(settings, interpreter=self.interpreter, environment={**os.environ, **self.storage.environment})
         logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
         self.controller = Controller(
@@ -245,7 +245,7 @@ class Manager:
         return Edge(
             registry=self.registry,
             identify=tokens.identify,
-            routes=[Route("GET", "/readyz", self._readyz), metrics.route, *self._storage.routes, *pages.routes],
+            routes=[Route("GET", "/readyz", self._readyz), metrics.route, *self.storage.routes, *pages.routes],
             allowed_hosts=server.allowed_hosts,
             cors_origins=server.cors_origins,
             observe=metrics.observe,

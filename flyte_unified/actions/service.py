@@ -127,7 +127,7 @@ class Actions:
         """``below`` it is what will be read or written."""
         if not uri:
             raise InvalidArgument(f"{field} is empty")
-        if not self._owns(posixpath.join(uri, below)):
+        if not self._owns(posixpath.join(uri, below) if below else uri):
             raise InvalidArgument(f"{field}: {uri[:256]!r} is not below the server's storage")
 
     async def _trace(self, key: ActionKey, message: Enqueued) -> Action:
