@@ -82,7 +82,8 @@ def _asked(request: list_pb2.ListRequest, kind: Callable[[str], Kind | None]) ->
     order: dict[str, Order] = {}
     for sort in sorts:
         if kind(sort.key) is None:
-            raise InvalidArgument(f"request.sort_by_fields: can't sort by {sort.key[:128]!r}")
+            field = "sort_by_fields" if request.sort_by_fields else "sort_by"
+            raise InvalidArgument(f"request.{field}: can't sort by {sort.key[:128]!r}")
         order.setdefault(sort.key, Order(sort.key, sort.direction != list_pb2.Sort.ASCENDING))
     return tuple(order.values())
 

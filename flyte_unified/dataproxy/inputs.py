@@ -33,6 +33,8 @@ _PRIMITIVES: dict[int, tuple[frozenset[str], str]] = {
     Simple.DATETIME: (frozenset({"datetime"}), "a datetime"),
     Simple.DURATION: (frozenset({"duration"}), "a duration"),
 }
+_TOLD = 256
+"""Characters of a caller's own names that an error repeats."""
 _FOREIGN = frozenset({"none_type", "blob", "schema", "structured_dataset"})
 """Scalars that no primitive can be read from. The others (a union, packed bytes, a struct) may hold one."""
 
@@ -74,8 +76,8 @@ def check_inputs(inputs: common_pb2.Inputs, spec: task_definition_pb2.TaskSpec, 
     seen: set[str] = set()
     for literal in inputs.literals:
         if literal.name not in variables:
-            takes = ", ".join(variables) or "none"
-            raise InvalidArgument(f"inputs: {_task(spec)} has no input {literal.name!r}; it takes {takes}")
+            takes = ", ".join(variables)[:_TOLD] or "none"
+            raise InvalidArgument(f"inputs: {_task(spec)} has no input {literal.name[:_TOLD]!r}; it takes {takes}")
         if literal.name in seen:
             raise InvalidArgument(f"inputs: {literal.name!r} is given twice")
         seen.add(literal.name)

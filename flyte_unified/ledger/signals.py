@@ -39,7 +39,7 @@ def check_signal(condition: run_definition_pb2.ConditionAction, value: literals_
     field, wanted = _PRIMITIVES.get(condition.type.simple, ("", "a value of a type that can't be signalled"))
     primitive = value.scalar.primitive
     if not field or primitive.WhichOneof("value") != field:
-        raise InvalidArgument(f"payload.value: condition {condition.name!r} waits for {wanted}")
+        raise InvalidArgument(f"value: condition {condition.name!r} waits for {wanted}")
     return literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=primitive))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,19 +23,22 @@ from tests.edge.wire.world import RUNS, World, run_id
 
 @pytest.fixture(scope="module")
 def strange(address: str, directory: Path, valid: Mapping[str, list[Example]]) -> Iterator[list[str]]:
-    """Runs that were made by every CreateRun with one field wrong that was not refused; ``spare`` has such children."""
-    made = asyncio.run(_made(address, valid))
-    yield [examples.SPARE, *made]
+    """Runs that were made by every CreateRun with one field wrong that was not refused; the first has such children."""
+    made = asyncio.run(_made(address, directory, valid))
+    yield made
     asyncio.run(_ended(address, directory, made))
 
 
-async def _made(address: str, valid: Mapping[str, list[Example]]) -> list[str]:
-    makers = (*valid["workflow.RunService"], *valid["actions.ActionsService"])
-    names = []
+async def _made(address: str, directory: Path, valid: Mapping[str, list[Example]]) -> list[str]:
+    makers = [*copy.deepcopy(valid["actions.ActionsService"]), *valid["workflow.RunService"]]
+    names = [facts.new_name("strange")]
     async with Raw(address) as raw:
+        await World(raw, str(directory)).create(names[0])
         for maker in makers:
             if not maker.procedure.endswith(("CreateRun", "Enqueue")):
                 continue
+            if maker.procedure.endswith("Enqueue"):
+                maker.message.action.action_id.run.name = names[0]
             for mutant in examples.mutants(maker):
                 answer = await raw.call(mutant.procedure, mutant.message)
                 if answer.code == "ok" and maker.procedure.endswith("CreateRun"):
@@ -67,10 +71,10 @@ async def test_read_again(world: World, strange: list[str]) -> None:
     await read("ListRuns", run_service_pb2.ListRunsRequest(request=list_pb2.ListRequest(limit=200)))
     for name in strange:
         await read("GetRunDetails", run_service_pb2.GetRunDetailsRequest(run_id=run_id(name)))
-    await read("ListActions", run_service_pb2.ListActionsRequest(run_id=run_id(examples.SPARE), request={"limit": 200}))
+    await read("ListActions", run_service_pb2.ListActionsRequest(run_id=run_id(strange[0]), request={"limit": 200}))
     listed = await world.send(
         RUNS + "ListActions",
-        run_service_pb2.ListActionsRequest(run_id=run_id(examples.SPARE), request={"limit": 200}),
+        run_service_pb2.ListActionsRequest(run_id=run_id(strange[0]), request={"limit": 200}),
         run_service_pb2.ListActionsResponse,
     )
     for action in listed.actions:

@@ -149,6 +149,12 @@ WRONG: dict[str, tuple[str, Message, str, str]] = {
         "invalid_argument",
         "request.filters[0].values",
     ),
+    "an unknown order": (
+        RUNS + "ListRuns",
+        run_service_pb2.ListRunsRequest(request=list_pb2.ListRequest(sort_by=list_pb2.Sort(key="colour"))),
+        "invalid_argument",
+        "request.sort_by: can't sort by 'colour'",
+    ),
     "a label that cannot be": (
         RUNS + "ListRuns",
         run_service_pb2.ListRunsRequest(request=list_pb2.ListRequest(filters=[facts.where("labels.a\0b", "1")])),
