@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from flyteidl2.actions import actions_service_pb2
 from flyteidl2.common import list_pb2
 from flyteidl2.workflow import run_service_pb2
 from google.protobuf.json_format import MessageToJson
@@ -37,7 +38,7 @@ async def _made(address: str, directory: Path, valid: Mapping[str, list[Example]
         for maker in makers:
             if not maker.procedure.endswith(("CreateRun", "Enqueue")):
                 continue
-            if maker.procedure.endswith("Enqueue"):
+            if isinstance(maker.message, actions_service_pb2.EnqueueRequest):
                 maker.message.action.action_id.run.name = names[0]
             for mutant in examples.mutants(maker):
                 answer = await raw.call(mutant.procedure, mutant.message)
