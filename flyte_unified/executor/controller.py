@@ -14,7 +14,7 @@ import structlog
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
-from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, Unavailable
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor import policy, reconcile, records
@@ -316,7 +316,7 @@ class Controller:
             work = describe(context)
             timer = work.seconds(await self._judge.inputs(action)) if isinstance(work, Timer) else None
             limits = policy.limits(context.spec.task_template.metadata)
-        except (InvalidArgument, NotFound) as error:
+        except (InvalidArgument, NotFound, PermissionDenied) as error:
             live.see(work=Refusal("BadTaskSpecification", error.message))
             return
         live.see(work=work, limits=limits, timer_seconds=timer)
