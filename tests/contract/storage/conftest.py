@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +33,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "make" in metafunc.fixturenames:
         metafunc.parametrize("make", STORES, indirect=True)
+    if "remote" in metafunc.fixturenames:
+        metafunc.parametrize("remote", [name for name in STORES if name != "local"], indirect=True)
 
 
 @pytest.fixture(scope="session", autouse=True)  # before the look at what a test leaves behind
@@ -51,6 +53,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 def make(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Callable[[Path], DataStore]:
     """Makes the store that the test's parameter names, with a root ``objects`` in which nothing exists yet."""
     return lambda directory: _made(request.param, directory, servers)
+
+
+@pytest.fixture
+async def remote(request: pytest.FixtureRequest, servers: dict[str, Server], tmp_path: Path) -> AsyncIterator[DataStore]:
+    """The store that the test's parameter names, started."""
+    store = _made(request.param, tmp_path, servers)
+    await store.start()
+    yield store
+    await store.stop()
 
 
 def _made(name: str, directory: Path, servers: dict[str, Server]) -> DataStore:
