@@ -20,7 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.postgres import MISSING, postgres
 from tests.virtual_time import VirtualTimeLoop
+
+__all__ = ["postgres"]
 
 _TURNS = 5
 """Turns of the loop that what was cancelled or closed in a test's last step may take to end."""
@@ -33,9 +36,15 @@ _OF_THE_PROCESS = ("flyte_syncify", "_poll_wrapper")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: run in a loop whose clock jumps when it is idle")
+    config.addinivalue_line("markers", "only_sqlite: has no meaning on another database")
     for name in [name for name in os.environ if name.startswith("FLYTE_UNIFIED_")]:
         del os.environ[name]
     os.environ["DO_NOT_TRACK"] = "1"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MISSING:
+        terminalreporter.write_line(f"tests over Postgres were left out: {MISSING}")
 
 
 @pytest.fixture

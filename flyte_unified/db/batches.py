@@ -26,6 +26,9 @@ class Job:
     then: Callable[[Any], None] | None
     changed: Callable[[Any], Iterable[ActionKey]] | None
     future: asyncio.Future[Any]
+    since: float = 0.0
+    """When it was asked for, in the loop's seconds."""
+    tries: int = 0
     result: Any = None
     error: Exception | None = None
 

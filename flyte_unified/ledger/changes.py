@@ -8,7 +8,7 @@ most one entry an action. Everything happens on the event loop, in the order of 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +51,9 @@ class Everything:
     """Every change."""
 
 
+_TOLD = 4096
+"""Latest changes of which the versions are remembered."""
+
 Scope = OneAction | Children | WholeRun | Roots | Everything
 
 
@@ -87,9 +90,14 @@ class Subscription:
 
 
 class Changes:
-    """Subscriptions by scope."""
+    """Subscriptions by scope.
+
+    What another replica changed comes later than what this one did, as does its news of the same action: what is not newer
+    than what was told already is not told again.
+    """
 
     def __init__(self) -> None:
+        self._told: OrderedDict[ActionKey, int] = OrderedDict()
         self._subscriptions: defaultdict[Scope, set[Subscription]] = defaultdict(set)
         self._closed = False
 
@@ -111,6 +119,12 @@ class Changes:
 
     def publish(self, actions: Iterable[Action]) -> None:
         for action in actions:
+            if self._told.get(action.key, 0) >= action.version:
+                continue
+            self._told[action.key] = action.version
+            self._told.move_to_end(action.key)
+            if len(self._told) > _TOLD:
+                self._told.popitem(last=False)
             for scope in _scopes(action):
                 for subscription in self._subscriptions.get(scope, ()):
                     subscription.put(action)

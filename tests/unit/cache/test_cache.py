@@ -12,7 +12,7 @@ from flyteidl2.task import run_pb2
 
 from flyte_unified.cache.api import Cache, scoped_key
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from tests.unit.manual_clock import ManualClock
 from tests.virtual_time import LoopClock
 
@@ -24,7 +24,7 @@ IN_PROJECT = run_pb2.CACHE_LOOKUP_SCOPE_PROJECT_DOMAIN
 
 
 @pytest.fixture
-def cache(database: SQLiteDatabase, clock: ManualClock) -> Cache:
+def cache(database: Database, clock: ManualClock) -> Cache:
     return Cache(database=database, clock=clock)
 
 
@@ -122,7 +122,7 @@ async def test_only_its_owner_gives_a_reservation_back(cache: Cache) -> None:
 
 
 async def test_a_start_forgets_what_expired_and_nothing_else(
-    cache: Cache, database: SQLiteDatabase, clock: ManualClock
+    cache: Cache, database: Database, clock: ManualClock
 ) -> None:
     """Who holds a reservation through a restart of the server keeps it; the rest does not pile up."""
     await cache.reserve("old", "a", heartbeat=10)
@@ -178,7 +178,7 @@ async def test_nothing_is_waited_for_where_nothing_is_reserved(cache: Cache) -> 
 
 
 @pytest.mark.virtual_time
-async def test_a_holder_that_is_heard_of_no_more_is_waited_for_until_it_expires(database: SQLiteDatabase) -> None:
+async def test_a_holder_that_is_heard_of_no_more_is_waited_for_until_it_expires(database: Database) -> None:
     """The wait ends by itself at the expiry, not before and not much after."""
     cache = Cache(database=database, clock=LoopClock())
     await cache.reserve("k", "gone", heartbeat=10)
@@ -189,7 +189,7 @@ async def test_a_holder_that_is_heard_of_no_more_is_waited_for_until_it_expires(
 
 
 @pytest.mark.virtual_time
-async def test_a_holder_that_renews_is_waited_for_longer(database: SQLiteDatabase) -> None:
+async def test_a_holder_that_renews_is_waited_for_longer(database: Database) -> None:
     """Each renewal moves the end of the wait."""
     cache = Cache(database=database, clock=LoopClock())
     await cache.reserve("k", "a", heartbeat=10)

@@ -15,7 +15,7 @@ from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.core.clock import micros
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument, NotFound
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from tests.unit.manual_clock import ManualClock
 
 CTX = CallContext(procedure="/test")
@@ -62,7 +62,7 @@ METADATA = idl.Metadata(
 
 
 @pytest.fixture
-def cache(database: SQLiteDatabase, clock: ManualClock) -> Cache:
+def cache(database: Database, clock: ManualClock) -> Cache:
     return Cache(database=database, clock=clock)
 
 

@@ -1,4 +1,4 @@
-"""The writer: many callers, few commits, and each caller answered for its own work only."""
+"""SQLite's own: what its disk holds. The rest is tests/contract/database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, func, insert, select, text
 
-from flyte_unified.core.errors import FailedPrecondition, Internal, ResourceExhausted, Unavailable
+from flyte_unified.core.errors import ResourceExhausted
 from flyte_unified.db.api import Work
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.db.tables import projects
@@ -80,6 +80,7 @@ def _statements() -> Iterator[list[str]]:
         event.remove(Engine, "before_cursor_execute", note)
 
 
+@pytest.mark.only_sqlite
 async def test_writes_that_wait_share_one_commit(database: SQLiteDatabase) -> None:
     """A hundred callers cost one commit beside the one they waited for, and each gets its own result."""
     with _statements() as seen:
@@ -90,109 +91,7 @@ async def test_writes_that_wait_share_one_commit(database: SQLiteDatabase) -> No
     assert len(await database.read(names)) == 100
 
 
-async def test_a_bad_statement_hurts_its_own_caller_only(database: SQLiteDatabase) -> None:
-    """One caller of a batch breaks a constraint: it is told so, what it had written is undone, the others commit."""
-
-    def bad() -> Work[None]:
-        yield insert(projects), _row("before")
-        yield insert(projects), {**_row("bad"), "name": None}
-
-    first, failed, last = await _together(database, lambda: add("a"), bad, lambda: add("z"))
-
-    assert (first, last) == ("a", "z")
-    assert isinstance(failed, Internal) and "projects.name" in failed.message
-    assert await database.read(names) == ["a", "z"]
-
-
-@pytest.mark.parametrize("written", [False, True])
-async def test_a_refusal_undoes_what_its_work_had_written(database: SQLiteDatabase, *, written: bool) -> None:
-    """An error raised on purpose reaches its caller as it is; nothing of its work stays, all of the others' does."""
-
-    def refuse() -> Work[None]:
-        if written:
-            yield insert(projects), _row("half")
-        else:
-            yield select(projects.c.id)
-        raise FailedPrecondition("not now")
-
-    first, failed, last = await _together(database, lambda: add("a"), refuse, lambda: add("z"))
-
-    assert (first, last) == ("a", "z")
-    assert isinstance(failed, FailedPrecondition) and failed.message == "not now"
-    assert await database.read(names) == ["a", "z"]
-
-
-async def test_a_fault_in_work_is_its_callers(database: SQLiteDatabase) -> None:
-    """A bug in one piece of work is raised where it was asked for, and the writer goes on."""
-
-    def fault() -> Work[None]:
-        yield insert(projects), _row("half")
-        raise KeyError("bug")
-
-    failed, fine = await _together(database, fault, lambda: add("a"))
-
-    assert isinstance(failed, KeyError)
-    assert fine == "a"
-    assert await database.read(names) == ["a"]
-
-
-async def test_what_follows_a_commit_is_told_in_order_also_of_cancelled_callers(database: SQLiteDatabase) -> None:
-    """``then`` is called for every commit, in their order: watchers hear of a write whose caller went away."""
-    gate = Gate()
-    told: list[str] = []
-    held = await gate.close(database)
-    tasks = [asyncio.create_task(database.write(partial(add, n), then=told.append)) for n in ("a", "b", "c")]
-    await asyncio.sleep(0)
-    tasks[1].cancel()
-    gate.open()
-    await held
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert isinstance(results[1], asyncio.CancelledError)
-    assert told == ["a", "b", "c"] == await database.read(names)
-
-
-async def test_a_fault_after_the_commit_is_reported_and_harms_nobody(database: SQLiteDatabase, runner: asyncio.Runner) -> None:
-    """When ``then`` raises, the write stands: its caller and the others are answered, the loop's handler hears of it."""
-    loop = asyncio.get_running_loop()
-    reported: list[dict[str, Any]] = []
-    before = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: reported.append(context))
-    gate = Gate()
-    held = await gate.close(database)
-
-    def fault(_: str) -> None:
-        raise ZeroDivisionError
-
-    one = asyncio.create_task(database.write(lambda: add("a"), then=fault))
-    other = asyncio.create_task(database.write(lambda: add("b")))
-    await asyncio.sleep(0)
-    gate.open()
-    await held
-
-    assert list(await asyncio.gather(one, other)) == ["a", "b"]
-    loop.set_exception_handler(before)
-    assert [type(each["exception"]) for each in reported] == [ZeroDivisionError]
-
-
-async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
-    """What does not fit is refused with the setting's name, and room that is made is used again."""
-    database = SQLiteDatabase(tmp_path / "flyte.db", queue_limit=2)
-    await database.start()
-    gate = Gate()
-    held = await gate.close(database)
-    waiting = asyncio.create_task(database.write(lambda: add("a")))
-    await asyncio.sleep(0)
-    with pytest.raises(ResourceExhausted, match=r"database\.queue_limit"):
-        await database.write(lambda: add("b"))
-    gate.open()
-    await held
-
-    assert await waiting == "a"
-    assert await database.write(lambda: add("c")) == "c"
-    await database.stop()
-
-
+@pytest.mark.only_sqlite
 async def test_a_full_disk_is_told_as_such(database: SQLiteDatabase) -> None:
     """What does not fit on the disk is refused, what was there before stays, and smaller writes go on."""
 
@@ -209,50 +108,7 @@ async def test_a_full_disk_is_told_as_such(database: SQLiteDatabase) -> None:
     assert await database.read(names) == ["a", "b"]
 
 
-async def test_reads_see_what_is_committed_and_nothing_else(database: SQLiteDatabase) -> None:
-    """A read beside a transaction sees the state before it, whole; one after the answer sees the write."""
-    written, go_on = threading.Event(), threading.Event()
-
-    def slow() -> Work[None]:
-        yield insert(projects), _row("a")
-        written.set()
-        assert go_on.wait(5)
-        yield insert(projects), _row("b")
-
-    writing = asyncio.create_task(database.write(slow))
-    assert await asyncio.to_thread(written.wait, 5)
-    assert await database.read(names) == []
-    go_on.set()
-    await writing
-    assert await database.read(names) == ["a", "b"]
-
-
-async def test_a_read_is_one_snapshot(database: SQLiteDatabase) -> None:
-    """Two statements of one read agree, though a commit falls between them."""
-    between, go_on = threading.Event(), threading.Event()
-
-    def twice() -> Work[tuple[int, int]]:
-        count = select(func.count()).select_from(projects)
-        first = (yield count).scalar_one()
-        between.set()
-        assert go_on.wait(5)
-        return first, (yield count).scalar_one()
-
-    reading = asyncio.create_task(database.read(twice))
-    assert await asyncio.to_thread(between.wait, 5)
-    await database.write(lambda: add("a"))
-    go_on.set()
-
-    assert await reading == (0, 0)
-
-
-async def test_a_read_cannot_write(database: SQLiteDatabase) -> None:
-    """Work that only reads is held to it by the database."""
-    with pytest.raises(Exception, match="readonly"):
-        await database.read(lambda: add("a"))
-    assert await database.read(names) == []
-
-
+@pytest.mark.only_sqlite
 async def test_an_answered_write_survives_a_power_cut(database: SQLiteDatabase, tmp_path: Path) -> None:
     """The files as they are at the moment of the answer, without any goodbye, hold the write; the disk was synced for it."""
 
@@ -271,24 +127,3 @@ async def test_an_answered_write_survives_a_power_cut(database: SQLiteDatabase, 
     await reopened.start()
     assert await reopened.read(names) == ["kept"]
     await reopened.stop()
-
-
-async def test_a_stop_finishes_what_waits_and_takes_nothing_more(tmp_path: Path) -> None:
-    """Writes that were accepted are answered; later ones, and reads, are told that the database is closed."""
-    database = SQLiteDatabase(tmp_path / "flyte.db")
-    await database.start()
-    gate = Gate()
-    held = await gate.close(database)
-    waiting = [asyncio.create_task(database.write(partial(add, f"p{n}"))) for n in range(3)]
-    await asyncio.sleep(0)
-    stopping = asyncio.create_task(database.stop())
-    await asyncio.sleep(0)
-    with pytest.raises(Unavailable):
-        await database.write(lambda: add("late"))
-    gate.open()
-    await stopping
-
-    assert await asyncio.gather(held, *waiting) == [None, "p0", "p1", "p2"]
-    with pytest.raises(Unavailable):
-        await database.read(names)
-    await database.stop()  # again: nothing to do

@@ -42,11 +42,15 @@ class Tree(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.connection = create_engine("sqlite://", poolclass=StaticPool).connect()
-        schema.create(self.connection)
+        self.connection = self._open()
         _, root, _ = done(self.connection, store.add_run(run()))
         self.known: dict[str, Action] = {"a0": root}
         self.now = Micros(1)
+
+    def _open(self) -> Connection:
+        connection = create_engine("sqlite://", poolclass=StaticPool).connect()
+        schema.create(connection)
+        return connection
 
     def teardown(self) -> None:
         if hasattr(self, "connection"):

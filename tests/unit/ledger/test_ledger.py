@@ -12,7 +12,7 @@ from flyteidl2.core import execution_pb2
 from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, ActionType, Everything, Failure, Ledger, Move, Retry, TaskId
 from tests.unit.ledger.births import ROOT, RUN, TASK, action, run, spec
 from tests.unit.manual_clock import ManualClock
@@ -21,7 +21,7 @@ ERROR = execution_pb2.ExecutionError(message="it broke", kind=execution_pb2.Exec
 
 
 @pytest.fixture
-async def ledger(database: SQLiteDatabase, clock: ManualClock) -> Ledger:
+async def ledger(database: Database, clock: ManualClock) -> Ledger:
     return Ledger(database=database, clock=clock)
 
 

@@ -83,6 +83,14 @@ def _null_first(key: str, row: dict[str, Any]) -> tuple[Any, ...]:
     return (0,) if row[key] is None else (1, row[key])
 
 
+def _in_order(rows: list[dict[str, Any]], sorts: list[tuple[str, bool]]) -> list[str]:
+    """The names, with the rows sorted."""
+    expected = sorted(rows, key=lambda row: str(row["name"]), reverse=bool(sorts) and sorts[-1][1])
+    for key, descending in reversed(sorts):
+        expected.sort(key=partial(_null_first, key), reverse=descending)
+    return [row["name"] for row in expected]
+
+
 _sorts = st.lists(
     st.tuples(st.sampled_from(["name", "note", "size", "ended_at"]), st.booleans()), max_size=4, unique_by=lambda sort: sort[0]
 )
@@ -97,11 +105,7 @@ def test_pages_show_every_row_once_and_in_order(rows: list[dict[str, Any]], sort
         pages = _pages(connection, list_pb2.ListRequest(limit=limit, sort_by_fields=keys))
     connection.engine.dispose()
 
-    expected = sorted(rows, key=lambda row: str(row["name"]), reverse=bool(sorts) and sorts[-1][1])
-    for key, descending in reversed(sorts):
-        expected.sort(key=partial(_null_first, key), reverse=descending)
-    shown = [row[0] for page in pages for row in page]
-    assert shown == [row["name"] for row in expected]
+    assert [row[0] for page in pages for row in page] == _in_order(rows, sorts)
     assert all(len(page) == limit for page in pages[:-1])
 
 

@@ -11,7 +11,7 @@ from flyteidl2.task import run_pb2
 
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from flyte_unified.projects.api import Projects
 from flyte_unified.projects.handlers import ProjectsHandlers
 from tests.unit.manual_clock import ManualClock
@@ -21,7 +21,7 @@ CTX = CallContext(procedure="/test")
 
 
 @pytest.fixture
-async def projects(database: SQLiteDatabase, clock: ManualClock) -> AsyncIterator[Projects]:
+async def projects(database: Database, clock: ManualClock) -> AsyncIterator[Projects]:
     projects = Projects(database=database, clock=clock, domains=DOMAINS, seed=("first",))
     await projects.start()
     yield projects
@@ -56,7 +56,7 @@ async def test_the_first_start_makes_the_seed_and_the_systems_own(handlers: Proj
 
 
 async def test_a_later_start_leaves_projects_as_they_are(
-    handlers: ProjectsHandlers, database: SQLiteDatabase, clock: ManualClock
+    handlers: ProjectsHandlers, database: Database, clock: ManualClock
 ) -> None:
     """What a user made of a seeded project outlives the next start, and a wider seed is added."""
     await _update(handlers, "first", name="Mine", state=idl.PROJECT_STATE_ARCHIVED)
@@ -225,7 +225,7 @@ async def test_the_check_follows_changes_at_once(projects: Projects, handlers: P
     await projects.check("p", "development")
 
 
-async def test_the_check_asks_the_database_once(projects: Projects, database: SQLiteDatabase) -> None:
+async def test_the_check_asks_the_database_once(projects: Projects, database: Database) -> None:
     """It stands before every run, so a project that it knows costs nothing."""
     await projects.check("first", "development")
     await database.stop()

@@ -16,7 +16,7 @@ from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from flyte_unified.identity.api import Identities
 from flyte_unified.ledger.api import EncodedSpec, Ledger, Move, NewRun, Run, TaskId, task_action
 from flyte_unified.projects.api import Projects
@@ -115,7 +115,7 @@ def _ctx(subject: str = "") -> CallContext:
 
 
 @pytest.fixture
-async def server(database: SQLiteDatabase, clock: ManualClock) -> Server:
+async def server(database: Database, clock: ManualClock) -> Server:
     projects = Projects(database=database, clock=clock, domains=("development", "production"), seed=("p", "q"))
     await projects.start()
     ledger = Ledger(database=database, clock=clock)

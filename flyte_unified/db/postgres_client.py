@@ -1,0 +1,106 @@
+"""How a Postgres server is reached, and what its errors mean.
+
+Addresses are libpq's (``postgresql://user:password@host:port/database?sslmode=require``); what they leave out is taken from
+the PG* variables and ``~/.pgpass``. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, StatementError
+
+from flyte_unified.core.errors import Internal, InvalidArgument, ResourceExhausted, Unavailable
+
+CHANNEL = "flyte_unified_changes"
+"""NOTIFY's; what is told on it is the number of the replica that wrote."""
+
+_CONNECT_SECONDS = 3.0
+_ANSWER_SECONDS = 5.0
+"""How much later than its own time limit an answer of the server may come, before the connection counts as dead."""
+
+_TRANSIENT = frozenset({"40001", "40P01", "55P03", "0A000"})
+"""Lost against another transaction, or (0A000) planned before the schema changed: the same again may succeed."""
+_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "53300"})
+"""The server stops, starts, has become a standby, has no connection left, or has ended ours."""
+_CANCELED = "57014"
+_DISK_FULL = "53100"
+
+
+async def connect(url: str, *, statement_timeout: float) -> asyncpg.Connection:
+    """A connection whose statements end after ``statement_timeout`` seconds; 0: never."""
+    limit = round(statement_timeout * 1000)
+    settings = {
+        "application_name": "flyte-unified",
+        "statement_timeout": str(limit),
+        # A replica that vanished in a transaction holds its locks no longer than this.
+        "idle_in_transaction_session_timeout": str(2 * limit),
+        "jit": "off",
+        "timezone": "UTC",
+    }
+    return await asyncpg.connect(
+        url,
+        timeout=_CONNECT_SECONDS,
+        command_timeout=statement_timeout + _ANSWER_SECONDS if statement_timeout else None,
+        server_settings=settings,
+    )
+
+
+def waits() -> Iterator[float]:
+    """Seconds between tries to reach the server."""
+    wait = 0.05
+    while True:
+        yield wait
+        wait = min(2 * wait, 1.0)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the server, or the way to it, is the reason, and not what was asked."""
+    cause, state = _cause(error), _state(error)
+    if isinstance(cause, OSError | TimeoutError) or state in _AWAY or state.startswith("08"):
+        return True
+    if isinstance(cause, asyncpg.InterfaceError) or isinstance(error, InterfaceError):
+        return not isinstance(cause, ValueError)  # a value that its column cannot hold, found out on our side
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def is_transient(error: BaseException) -> bool:
+    return _state(error) in _TRANSIENT
+
+
+def told(error: Exception) -> Exception:
+    """What a caller is told of an error of the database; anything else as it is."""
+    if is_away(error):
+        wrapped: Exception = Unavailable(f"the database is away: {words(error)}")
+    elif not isinstance(error, DBAPIError | asyncpg.PostgresError):
+        return error
+    elif (state := _state(error)) == _CANCELED:
+        wrapped = Unavailable("the database took longer than database.statement_timeout")
+    elif state == _DISK_FULL:
+        wrapped = ResourceExhausted(f"the database refused a statement: {words(error)}")
+    elif state.startswith("22") or isinstance(_cause(error), ValueError):
+        wrapped = InvalidArgument(f"a value that the database cannot hold: {words(error)}")
+    elif is_transient(error):
+        wrapped = Unavailable(f"other writes were always faster: {words(error)}")
+    else:
+        wrapped = Internal(f"the database refused a statement: {words(error)}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def words(error: BaseException) -> str:
+    """What happened, without the statement that it happened to."""
+    cause = _cause(error)
+    return str(cause) or type(cause).__name__
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of asyncpg, or of the system, from under SQLAlchemy's."""
+    if isinstance(error, StatementError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def _state(error: BaseException) -> str:
+    return str(getattr(_cause(error), "sqlstate", "") or "")

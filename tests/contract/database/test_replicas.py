@@ -1,0 +1,240 @@
+"""Replicas on one server: each sees what the others commit, in order, once, and none undoes what another did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from itertools import pairwise
+
+import asyncpg
+import pytest
+from sqlalchemy import insert, select, text
+
+from flyte_unified.core.errors import Aborted, AlreadyExists, InvalidArgument
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.db import feed
+from flyte_unified.db import postgres as adapter
+from flyte_unified.db.api import Work
+from flyte_unified.db.postgres_client import CHANNEL
+from flyte_unified.db.tables import projects
+from flyte_unified.ledger.api import Action, Everything, Move
+from tests.contract.database.replicas import Replica
+from tests.postgres import PostgresServer
+from tests.unit.ledger.births import ROOT, RUN, action, run, spec
+
+Pair = tuple[Replica, Replica]
+
+
+@pytest.fixture
+async def session(postgres: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
+    session = await asyncpg.connect(postgres.url())
+    yield session
+    await session.close()
+
+
+async def _heard(replica: Replica, enough: Callable[[list[Action]], bool]) -> None:
+    """Waits until the replica was told enough."""
+    with replica.ledger.changes.subscribe(Everything()) as told:
+        async with asyncio.timeout(20):
+            while not enough(replica.heard):
+                await told.next()
+
+
+def _many(count: int) -> Callable[[list[Action]], bool]:
+    return lambda heard: len(heard) >= count
+
+
+def _ended(names: set[str]) -> Callable[[list[Action]], bool]:
+    return lambda heard: names <= {each.key.name for each in heard if each.terminal}
+
+
+async def _becomes(session: asyncpg.Connection, query: str, value: int) -> None:
+    """Asks the server, which tells nobody of its locks and rows, until the answer is ``value``."""
+    async with asyncio.timeout(20):
+        while await session.fetchval(query) != value:  # noqa: ASYNC110  # each turn waits for the server
+            await asyncio.sleep(0)
+
+
+async def test_a_watch_sees_what_another_replica_writes(pair: Pair) -> None:
+    """The family as it is, then children that another replica enqueues, moves and ends, each last state among it."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    seen: dict[str, Phase] = {}
+    async with asyncio.timeout(20), aclosing(other.ledger.watch_family(ROOT)) as watch:
+        assert (await anext(watch))[1]
+        await one.ledger.enqueue(action("b"), spec())
+        await one.ledger.move(RUN.action("b"), Move(to=Phase.RUNNING))
+        await one.ledger.move(ROOT, Move(to=Phase.SUCCEEDED))
+        while seen != {"a0": Phase.SUCCEEDED, "b": Phase.ABORTED}:
+            seen |= {each.key.name: each.phase for each in (await anext(watch))[0]}
+
+
+async def test_under_load_nothing_is_lost_and_nothing_told_twice(pair: Pair) -> None:
+    """Two replicas write hundreds of actions at once: each is told the other's, never its own, no action backwards."""
+    one, other = pair
+    await one.ledger.create_run(run())
+
+    async def work(replica: Replica, name: str) -> None:
+        await replica.ledger.enqueue(action(name), spec())
+        for phase in (Phase.RUNNING, Phase.SUCCEEDED):
+            await replica.ledger.move(RUN.action(name), Move(to=phase))
+
+    names = [f"n{number}" for number in range(200)]
+    await asyncio.gather(*(work(one, f"{name}a") for name in names), *(work(other, f"{name}b") for name in names))
+    for replica, suffix in ((one, "b"), (other, "a")):
+        ends = {f"{name}{suffix}" for name in names}
+        await _heard(replica, _ended(ends))
+        assert not [each for each in replica.heard if each.key.name not in ends | {"a0"}]
+        for name in ends:
+            versions = [each.version for each in replica.heard if each.key.name == name]
+            assert all(earlier <= later for earlier, later in pairwise(versions))
+
+
+async def test_changes_are_read_in_the_order_of_commits(pair: Pair, session: asyncpg.Connection) -> None:
+    """A number that was drawn earlier and commits later is not passed over: who comes after it waits for it."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    await one.ledger.enqueue(action("b"), spec())
+    await _heard(other, _many(2))
+
+    async with session.transaction():
+        await session.execute("SELECT pg_advisory_xact_lock($1)", adapter._COMMIT_LOCK)
+        await session.execute(
+            "INSERT INTO changes (origin, project, domain, run, name, at) VALUES (1, $1, $2, $3, 'a0', 0)", *RUN
+        )
+        moving = asyncio.create_task(one.ledger.move(RUN.action("b"), Move(to=Phase.RUNNING)))
+        await _becomes(session, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
+        assert not moving.done()
+    await moving
+    await _heard(other, _many(4))
+    assert [each.key.name for each in other.heard] == ["a0", "b", "a0", "b"]
+
+
+async def test_a_batch_is_one_commit_and_one_notification_without_keys(pair: Pair, session: asyncpg.Connection) -> None:
+    """Writes that wait together share both; the word that goes round is the writer's number."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    told: list[object] = []
+    await session.add_listener(CHANNEL, lambda *arguments: told.append(arguments[-1]))
+
+    await asyncio.gather(*(one.ledger.enqueue(action(f"n{number}"), spec()) for number in range(100)))
+    await _heard(other, _many(101))
+
+    commits = await session.fetchval("SELECT count(DISTINCT xmin::text) FROM actions WHERE name LIKE 'n%'")
+    assert commits <= 3
+    assert len(told) <= commits
+    assert set(told) == {str(one.database.replica)}
+
+
+async def test_of_two_replicas_that_create_the_same_run_one_makes_it(pair: Pair) -> None:
+    """A call that is retried on another replica meanwhile gives the same run; one of other content is refused."""
+    for number in range(20):
+        key = RUN._replace(run=f"r{number}").action("a0")
+        calls = [each.ledger.create_run(run(key, request_id=f"x{number}", chosen=False)) for each in pair]
+        answers = await asyncio.gather(*calls)
+        assert sorted(is_new for _, _, is_new in answers) == [False, True]
+
+        key = RUN._replace(run=f"s{number}").action("a0")
+        calls = [each.ledger.create_run(run(key, content=str(index))) for index, each in enumerate(pair)]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert sorted(isinstance(each, AlreadyExists) for each in told) == [False, True]
+
+
+async def test_nothing_lives_below_an_end(pair: Pair) -> None:
+    """Children are enqueued and moved on one replica while the parent ends on another: all that was accepted ends with it."""
+    one, other = pair
+    for number in range(15):
+        root = RUN._replace(run=f"r{number}").action("a0")
+        await one.ledger.create_run(run(root))
+
+        async def child(name: str, root: ActionKey = root) -> None:
+            key = root.sibling(name)
+            for parent, below in (("a0", name), (name, f"{name}x")):
+                await other.ledger.enqueue(replace(action(below, parent=parent), key=key._replace(name=below)), spec())
+                await other.ledger.move(key, Move(to=Phase.RUNNING))
+
+        children = [child(f"n{index}") for index in range(10)]
+        told = await asyncio.gather(*children, one.ledger.move(root, Move(to=Phase.SUCCEEDED)), return_exceptions=True)
+        assert {type(each) for each in told} <= {Aborted, list, type(None)}
+        assert await one.ledger.live() == []
+
+
+async def test_an_update_that_lost_is_made_again(pair: Pair) -> None:
+    """Both replicas move one action at once, many times: every legal step is taken exactly once."""
+    await pair[0].ledger.create_run(run())
+    ends = [Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT]
+    answers = await asyncio.gather(*(each.ledger.move(ROOT, Move(to=end)) for end in ends for each in pair))
+    assert len([changed for changed in answers if changed]) == 1
+
+
+async def test_a_feed_that_was_away_too_long_tells_all_that_was_written(
+    pair: Pair, session: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of ``changes`` are removed after an hour; who returns later is told each action that was written since."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    await _heard(other, _many(1))
+    monkeypatch.setattr(feed, "_KEPT", 0.0)
+    monkeypatch.setattr(other.feed, "_listening", _refused(other.feed._listening, session, one))
+
+    await session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%FROM changes%'"
+    )
+    await _heard(other, lambda heard: any(each.key.name == "b" for each in heard))
+
+
+def _refused(listening: Callable[[], object], session: asyncpg.Connection, one: Replica) -> Callable[[], object]:
+    """Before the feed is connected again, something is written, and its trace in ``changes`` is gone."""
+
+    async def later() -> object:
+        await one.ledger.enqueue(action("b"), spec())
+        await one.ledger.move(RUN.action("b"), Move(to=Phase.RUNNING))
+        await session.execute("DELETE FROM changes WHERE name = 'b'")
+        return await listening()  # type: ignore[misc]
+
+    return later
+
+
+async def test_old_changes_are_removed(pair: Pair, session: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the newest, which says where reading goes on."""
+    one, other = pair
+    monkeypatch.setattr(feed, "_KEPT", 0.0)
+    monkeypatch.setattr(feed, "_TRIM", 0.0)
+    await one.ledger.create_run(run())
+    for number in range(5):
+        await one.ledger.enqueue(action(f"n{number}"), spec())
+        await _heard(other, _many(number + 2))
+    await _becomes(session, "SELECT count(*) FROM changes", 1)
+
+
+async def test_values_that_postgres_cannot_hold_are_the_callers_error(pair: Pair) -> None:
+    """NUL in a text, a number too large, a name too long: refused naming it, and others are not harmed."""
+    one, _ = pair
+
+    def add(**values: object) -> Work[None]:
+        yield insert(projects), {"id": "p", "name": "p", "created_at": 1, "updated_at": 1} | values
+
+    for bad in ({"name": "a\0b"}, {"state": 1 << 40}, {"id": "x" * 64}):
+        with pytest.raises(InvalidArgument, match="cannot hold"):
+            await one.database.write(lambda bad=bad: add(**bad))  # type: ignore[misc]
+    await one.database.write(add)
+
+
+async def test_a_deadlock_is_resolved_by_trying_again(pair: Pair) -> None:
+    """Two replicas lock two rows in opposite order: both writes succeed."""
+    one, other = pair
+
+    def add(name: str) -> Work[None]:
+        yield insert(projects), {"id": name, "name": name, "created_at": 1, "updated_at": 1}
+
+    def both(first: str, second: str) -> Work[None]:
+        yield select(projects.c.id).where(projects.c.id == first).with_for_update()
+        yield text("SELECT pg_sleep(0.1)")
+        yield select(projects.c.id).where(projects.c.id == second).with_for_update()
+
+    for name in ("a", "b"):
+        await one.database.write(lambda name=name: add(name))  # type: ignore[misc]
+    await asyncio.gather(one.database.write(lambda: both("a", "b")), other.database.write(lambda: both("b", "a")))

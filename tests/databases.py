@@ -1,0 +1,51 @@
+"""``database``: an empty one, over every adapter that can be had. For conftests to import."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from flyte_unified.db.api import Database
+from flyte_unified.db.postgres import PostgresDatabase
+from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.tables import metadata, replicated
+from tests.postgres import MISSING, PostgresServer
+
+KINDS = ["sqlite"] if MISSING else ["sqlite", "postgres"]
+_TABLES = ", ".join(table.name for each in (metadata, replicated) for table in each.sorted_tables)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A loop with virtual time waits for no socket, so its tests have SQLite alone; ``only_sqlite`` names other cases."""
+    if "database" not in metafunc.fixturenames:
+        return
+    marks = [mark.name for mark in metafunc.definition.iter_markers()]
+    one = "virtual_time" in marks or "only_sqlite" in marks
+    metafunc.parametrize("database", ["sqlite"] if one else KINDS, indirect=True)
+
+
+async def clear(url: str) -> None:
+    """Leaves the tables, where there are any, without rows."""
+    connection = await asyncpg.connect(url)
+    try:
+        if await connection.fetchval("SELECT to_regclass('changes')") is not None:
+            await connection.execute("; ".join(f"DELETE FROM {name}" for name in reversed(_TABLES.split(", "))))
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    database: Database
+    if request.param == "sqlite":
+        database = SQLiteDatabase(tmp_path / "flyte.db")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        await clear(server.url())
+        database = PostgresDatabase(server.url(), pool_size=3)
+    await database.start()
+    yield database
+    await database.stop()
