@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flyteidl2.common import identifier_pb2
 from flyteidl2.core import execution_pb2
@@ -23,7 +24,7 @@ from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
 from flyte_unified.console.pages import Pages
 from flyte_unified.core.clock import Clock, SystemClock
-from flyte_unified.core.errors import NotFound, Unimplemented
+from flyte_unified.core.errors import FailedPrecondition, NotFound, Unimplemented
 from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.core.ids import action_key
 from flyte_unified.dataproxy.downloads import Downloads
@@ -32,6 +33,7 @@ from flyte_unified.dataproxy.logs import LogTail
 from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.dataproxy.translator.handlers import TranslatorHandlers
 from flyte_unified.dataproxy.uploads import Uploads
+from flyte_unified.db.api import Database
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.events.handlers import EventsHandlers
 from flyte_unified.executor.caching import Caching
@@ -46,7 +48,7 @@ from flyte_unified.images.handlers import ImageHandlers
 from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.interpreters import choose
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
-from flyte_unified.ledger.api import Ledger
+from flyte_unified.ledger.api import Ledger, action_from
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import Projects
 from flyte_unified.rpc.edge import Edge
@@ -57,11 +59,14 @@ from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.runs.internal import InternalRunsHandlers
-from flyte_unified.settings import LOOPBACK, Settings
+from flyte_unified.settings import ENV_PREFIX, LOOPBACK, Settings
 from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key
 from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
+
+if TYPE_CHECKING:
+    from flyte_unified.db.feed import Feed
 
 
 class Manager:
@@ -77,7 +82,7 @@ class Manager:
         # The truth, and where bytes are.
         directory, clock = settings.data.dir, SystemClock()
         key = load_key(directory / "key")
-        self._database = SQLiteDatabase(directory / "flyte.db", queue_limit=settings.database.queue_limit)
+        self._database, self._feed = self._databases()
         self._ledger = Ledger(database=self._database, clock=clock)
         self.storage = storage.choose(settings.storage, key=key, clock=clock)
         self._store = self.storage.store
@@ -97,7 +102,7 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        attempts = _attempts(settings, interpreter=self.interpreter, environment={**os.environ, **self.storage.environment})
+        attempts = _attempts(settings, interpreter=self.interpreter, environment={**_inherited(), **self.storage.environment})
         logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
         self.controller = Controller(
@@ -122,6 +127,8 @@ class Manager:
     async def start(self) -> None:
         """Ready when it returns. Raises what keeps it from starting; then call ``kill``."""
         await self._database.start()
+        if self._feed is not None:
+            await self._feed.start()
         await self._store.start()
         await self.projects.start()
         await self._cache.start()
@@ -147,9 +154,36 @@ class Manager:
         self._ledger.changes.close()
         await self._edge.stop(grace)
         await self._store.stop()
+        if self._feed is not None:
+            await self._feed.stop()
         await self._database.stop()
 
     # Rooms, in the order of the constructor
+
+    def _databases(self) -> tuple[Database, Feed | None]:
+        """The database and, where others write to it too, what they tell."""
+        settings = self._settings.database
+        if not settings.url:
+            return SQLiteDatabase(self._settings.database_file, queue_limit=settings.queue_limit), None
+        try:
+            from flyte_unified.db.feed import Feed  # a laptop has no need of them
+            from flyte_unified.db.postgres import PostgresDatabase
+        except ModuleNotFoundError as error:
+            raise FailedPrecondition(f"database.url needs {error.name}: pip install 'flyte-unified[cluster]'") from error
+
+        database = PostgresDatabase(
+            settings.url,
+            pool_size=settings.pool_size,
+            queue_limit=settings.queue_limit,
+            statement_timeout=settings.statement_timeout,
+        )
+        feed = Feed(
+            settings.url,
+            replica=database.replica,
+            tell=lambda rows: self._ledger.changes.publish(map(action_from, rows)),
+            statement_timeout=settings.statement_timeout,
+        )
+        return database, feed
 
     def _options(self, tokens: RunTokens, pages: Pages) -> Options:
         settings = self._settings
@@ -294,6 +328,11 @@ def _slots(settings: Settings) -> Slots:
             limit=execution.process_limit,
         )
     )
+
+
+def _inherited() -> dict[str, str]:
+    """What tasks have of the server's own environment: not its settings, where passwords may be."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
 async def _no_triggers(trigger: identifier_pb2.TriggerIdentifier) -> common_pb2.Inputs:

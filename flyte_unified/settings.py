@@ -91,6 +91,11 @@ class Data:
 class Database:
     """The ledger's database."""
 
+    url: str = _setting(
+        "", "Address of a Postgres database: `postgresql://user:password@host:port/name`. Empty: SQLite, in the data directory."
+    )
+    pool_size: int = _setting(8, "Connections to Postgres that read; two more write and listen.", least=1)
+    statement_timeout: Seconds = _setting(30.0, "How long Postgres may take for one statement.", least=0.1)
     queue_limit: int = _setting(10_000, "Writes that may wait; more are refused as RESOURCE_EXHAUSTED.", least=1)
 
 
@@ -465,6 +470,8 @@ def _derived(settings: Settings, environ: Mapping[str, str]) -> Settings:
 def _check(settings: Settings) -> None:
     """What no single setting shows."""
     server, execution = settings.server, settings.execution
+    if settings.database.url and not settings.database.url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError("database.url: an address that begins with postgresql:// is expected")
     if server.port > 65535:
         raise SettingsError(f"server.port = {server.port}: a port is at most 65535")
     if server.host not in LOOPBACK and not server.insecure_public:

@@ -75,7 +75,7 @@ def _free_port() -> int:
 
 @contextmanager
 def running() -> Iterator[PostgresServer]:
-    directory = Path(tempfile.mkdtemp(prefix="fu-pg-", dir=Path("/tmp").resolve()))
+    directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=Path("/tmp").resolve()))
     if os.geteuid() == 0:
         shutil.chown(directory, "nobody", "nogroup")
     server = PostgresServer(directory, _free_port())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from typing import Any
+from typing import Any, cast
 
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held
@@ -32,12 +32,17 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
 
 async def _upgrade(settings: Settings) -> None:
+    from flyte_unified.db.api import Database
     from flyte_unified.db.schema import HEAD
     from flyte_unified.db.sqlite import SQLiteDatabase
 
-    database = SQLiteDatabase(settings.database_file)
+    name, database = str(settings.database_file), cast("Database", SQLiteDatabase(settings.database_file))
+    if settings.database.url:
+        from flyte_unified.db.postgres import PostgresDatabase
+
+        name, database = "the database", PostgresDatabase(settings.database.url)
     try:
         await database.start()
     finally:
         await database.stop()
-    sys.stdout.write(f"{settings.database_file} has schema {HEAD}\n")
+    sys.stdout.write(f"{name} has schema {HEAD}\n")

@@ -29,6 +29,8 @@ class Job:
     since: float = 0.0
     """When it was asked for, in the loop's seconds."""
     tries: int = 0
+    alone: bool = False
+    """A batch that it was part of failed: it is to be run for itself."""
     result: Any = None
     error: Exception | None = None
 

@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from flyte_unified.core.clock import SECOND
-from flyte_unified.db.postgres_client import CHANNEL, connect, told, waits
+from flyte_unified.db.postgres_client import CHANNEL, connect, told, waits, words
 from flyte_unified.db.tables import actions
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ class Feed:
         try:
             connection = await self._listening()
             self._last = await connection.fetchval(_LATEST)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except Exception as error:
             raise told(error) from error
         self._read_at = time.monotonic()
         self._task = asyncio.create_task(self._follow(connection), name="postgres-feed")
@@ -94,9 +94,9 @@ class Feed:
                 while True:
                     await self._woken()
                     await self._read(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is: without this task watches would be silent for good
                 pause = next(pauses)
-                _log.warning("changes of other replicas wait for the database", seconds=pause, error=str(error))
+                _log.warning("changes of other replicas wait for the database", seconds=pause, error=words(error))
                 await asyncio.sleep(pause)
             finally:
                 if connection is not None:

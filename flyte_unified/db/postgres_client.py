@@ -58,7 +58,7 @@ def waits() -> Iterator[float]:
 def is_away(error: BaseException) -> bool:
     """Whether the server, or the way to it, is the reason, and not what was asked."""
     cause, state = _cause(error), _state(error)
-    if isinstance(cause, OSError | TimeoutError) or state in _AWAY or state.startswith("08"):
+    if isinstance(cause, OSError | TimeoutError | asyncpg.InternalClientError) or state in _AWAY or state.startswith("08"):
         return True
     if isinstance(cause, asyncpg.InterfaceError) or isinstance(error, InterfaceError):
         return not isinstance(cause, ValueError)  # a value that its column cannot hold, found out on our side

@@ -16,6 +16,7 @@ from flyte_unified.core.clock import SystemClock
 from flyte_unified.core.errors import FlyteUnifiedError, Unavailable
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import postgres as adapter
+from flyte_unified.db import postgres_writer as writer
 from flyte_unified.db.api import Work
 from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.tables import projects
@@ -98,7 +99,8 @@ async def test_who_waits_too_long_is_refused_and_nothing_is_written(
     """While the server is away writes and reads are Unavailable after a few seconds; when it is back, both are answered."""
     database = pair[0].database
     await database.write(lambda: add("before"))
-    monkeypatch.setattr(adapter, "_PATIENCE", 0.2)
+    for module in (adapter, writer):
+        monkeypatch.setattr(module, "PATIENCE", 0.2)
     await asyncio.to_thread(postgres.stop)
     try:
         for number in range(2):
@@ -141,8 +143,8 @@ class Wire:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in self._writers:
-            writer.close()
+        for each in self._writers:
+            each.close()
         await self._server.wait_closed()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,7 +16,7 @@ from flyte_unified.core.errors import Aborted, AlreadyExists, InvalidArgument
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import feed
-from flyte_unified.db import postgres as adapter
+from flyte_unified.db import postgres_writer as adapter
 from flyte_unified.db.api import Work
 from flyte_unified.db.postgres_client import CHANNEL
 from flyte_unified.db.tables import projects
@@ -101,7 +101,7 @@ async def test_changes_are_read_in_the_order_of_commits(pair: Pair, session: asy
     await _heard(other, _many(2))
 
     async with session.transaction():
-        await session.execute("SELECT pg_advisory_xact_lock($1)", adapter._COMMIT_LOCK)
+        await session.execute("SELECT pg_advisory_xact_lock($1)", adapter.COMMIT_LOCK)
         await session.execute(
             "INSERT INTO changes (origin, project, domain, run, name, at) VALUES (1, $1, $2, $3, 'a0', 0)", *RUN
         )

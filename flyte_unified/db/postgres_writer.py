@@ -1,0 +1,237 @@
+"""What writes to Postgres: one connection, which commits everything that waits in one transaction.
+
+A batch that fails is rolled back and replayed caller by caller. It ends with its rows in ``changes`` and one NOTIFY. From
+there to the commit it holds an advisory lock, so that ids are drawn in the order of commits: who sees one has missed none
+before it. (NOTIFY makes committers wait for each other anyway; to wait for the oldest open transaction instead, which the
+snapshot's xmin tells, would let anybody's forgotten transaction in the same server stop all watches.) The same rows tell,
+when the connection breaks during a commit, whether it happened: the lock is free only when that transaction has ended, and
+then its row is there or it is not.
+
+More connections were tried: three or six take no more calls a second than one, as the process's own work is the bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from flyte_unified.core.errors import Code, ResourceExhausted, RpcError, Unavailable
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.db.batches import CLOSED, Job, deliver, perform, refusal
+from flyte_unified.db.postgres_client import CHANNEL, is_away, is_transient, told, waits, words
+
+_log = structlog.get_logger(__name__)
+
+PATIENCE = 4.0
+"""Seconds that a call waits for a server that is away: less than clients wait for an answer."""
+COMMIT_LOCK = 0x666C7974_00000002
+_TRIES = 5
+_NOBODY = ActionKey("", "", "", "")
+
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_ADD_CHANGES = text(
+    """
+    WITH added AS (
+        INSERT INTO changes (origin, project, domain, run, name, at)
+        SELECT CAST(:origin AS bigint), key.project, key.domain, key.run, key.name,
+               CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)
+        FROM unnest(CAST(:projects AS text[]), CAST(:domains AS text[]), CAST(:runs AS text[]), CAST(:names AS text[]))
+             WITH ORDINALITY AS key (project, domain, run, name, place)
+        ORDER BY key.place
+        RETURNING id
+    )
+    SELECT max(id), CASE WHEN CAST(:tell AS boolean) THEN pg_notify(:channel, CAST(:origin AS text)) END FROM added
+    """
+)
+_ORIGIN_OF = text("SELECT origin FROM changes WHERE id = :id")
+
+
+class _HeldUpError(Exception):
+    """A batch was not committed, through no fault of the work in it."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Queue:
+    """Jobs that wait, in the order in which they are to be done."""
+
+    def __init__(self, *, batch_limit: int) -> None:
+        self._batch_limit = batch_limit
+        self._jobs: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs) + self._taken
+
+    def add(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._changed.set()
+
+    def add_again(self, jobs: Sequence[Job]) -> None:
+        self._jobs.extendleft(reversed(jobs))
+        self._changed.set()
+
+    def close(self) -> None:
+        """``take`` gives what is there, and then nothing."""
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> list[Job]:
+        """The next batch, when the one before is done with; empty when the queue is closed."""
+        self._taken = 0
+        while not self._jobs:
+            if self._closed:
+                return []
+            self._changed.clear()
+            await self._changed.wait()
+        batch = [self._jobs.popleft()]
+        while self._jobs and len(batch) < self._batch_limit and not (batch[0].alone or self._jobs[0].alone):
+            batch.append(self._jobs.popleft())
+        self._taken = len(batch)
+        return batch
+
+    def refuse_the_old(self, cause: Exception) -> None:
+        """Those who waited long enough are told that nothing of theirs was committed."""
+        until = asyncio.get_running_loop().time() - PATIENCE
+        old = [job for job in self._jobs if job.since < until]
+        if old:
+            self._jobs = deque(job for job in self._jobs if job.since >= until)
+            error = told(cause)
+            away = (
+                error if isinstance(error, Unavailable | ResourceExhausted) else Unavailable(f"the database is away: {error}")
+            )
+            refuse(old, away)
+
+    def refuse_all(self) -> None:
+        refuse(self._jobs, Unavailable(CLOSED))
+        self._jobs.clear()
+
+
+def refuse(jobs: Iterable[Job], error: Exception) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+
+class Writer:
+    """One connection, opened by ``connect`` when there is something to write. ``replica`` signs what changed."""
+
+    def __init__(self, queue: Queue, *, connect: Callable[[], Awaitable[AsyncConnection]], replica: int) -> None:
+        self._queue = queue
+        self._connect = connect
+        self._replica = replica
+        self._connection: AsyncConnection | None = None
+        self._unsure: Sequence[Job] = ()
+        """Of them nobody knows yet whether they were committed."""
+        self._waits = waits()
+
+    async def run(self) -> None:
+        """Until the queue is closed and empty, or cancelled."""
+        try:
+            while batch := await self._queue.take():
+                await self._finish(batch)
+        finally:
+            refuse(self._unsure, RpcError(Code.UNKNOWN, "the server stopped while the database was away during a commit"))
+            await self._disconnect()
+
+    async def _finish(self, batch: list[Job]) -> None:
+        """Commits ``batch`` and answers its callers, or lets them wait for another try."""
+        try:
+            await self._transaction(batch)
+        except _HeldUpError as error:
+            self._queue.add_again(batch)
+            self._queue.refuse_the_old(error.cause)
+            wait = next(self._waits)
+            _log.warning("writes wait for the database", waiting=len(batch), seconds=wait, error=words(error.cause))
+            await asyncio.sleep(wait)
+        except Exception as error:
+            if len(batch) > 1:
+                for job in batch:
+                    job.alone = True
+                self._queue.add_again(batch)
+                return
+            job = batch[0]
+            job.tries += 1
+            if is_transient(error) and job.tries < _TRIES:
+                self._queue.add_again(batch)
+                return
+            job.error = told(refusal(error))
+            deliver(batch)
+
+    async def _transaction(self, batch: list[Job]) -> None:
+        """Answers when it is committed. Raises _HeldUpError, or what the work itself raised; then nothing was committed."""
+        try:
+            connection = self._connection = self._connection or await self._connect()
+        except Exception as error:
+            raise _HeldUpError(error) from error
+        try:
+            await connection.run_sync(perform, batch)
+        except Exception as error:
+            if is_away(error):
+                await self._disconnect()
+                raise _HeldUpError(error) from error
+            await self._roll_back(connection)
+            raise
+        try:
+            mark = await connection.run_sync(self._add_changes, batch)
+        except Exception as error:
+            await self._disconnect()
+            raise _HeldUpError(error) from error
+        try:
+            await connection.commit()
+        except Exception as error:
+            await self._disconnect()
+            self._unsure = batch
+            if not await self._happened(mark):
+                raise _HeldUpError(error) from error
+        self._waits = waits()
+        deliver(batch)
+
+    def _add_changes(self, connection: Connection, batch: list[Job]) -> int:
+        """Writes what changed, in this order; the id of the last row. Holds the lock from here to the commit."""
+        keys = [key for job in batch if job.error is None and job.changed is not None for key in job.changed(job.result)]
+        latest = [*dict.fromkeys(reversed(keys))][::-1]
+        connection.execute(_LOCK, {"key": COMMIT_LOCK})
+        columns = zip(*(latest or [_NOBODY]), strict=True)
+        values: dict[str, Any] = dict(zip(("projects", "domains", "runs", "names"), map(list, columns), strict=True))
+        values |= {"origin": self._replica, "tell": bool(latest), "channel": CHANNEL}
+        return int(connection.execute(_ADD_CHANGES, values).scalar_one())
+
+    async def _happened(self, mark: int) -> bool:
+        """Whether the commit happened during which the connection broke. Goes on until the server tells."""
+        while True:
+            try:
+                connection = self._connection = self._connection or await self._connect()
+                await connection.execute(_LOCK, {"key": COMMIT_LOCK})
+                origin = (await connection.execute(_ORIGIN_OF, {"id": mark})).scalar_one_or_none()
+                await connection.rollback()
+            except Exception as error:
+                await self._disconnect()
+                self._queue.refuse_the_old(error)
+                await asyncio.sleep(next(self._waits))
+            else:
+                self._unsure = ()
+                return origin == self._replica
+
+    async def _roll_back(self, connection: AsyncConnection) -> None:
+        try:
+            await connection.rollback()
+        except Exception as error:
+            _log.warning("the connection broke while it rolled back", error=words(error))
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
