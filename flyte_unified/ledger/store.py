@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
@@ -27,9 +27,9 @@ _IN_RUN = (
 _ONE = _IN_RUN & (actions.c.name == bindparam("_name"))
 
 _GET = select(actions).where(_ONE)
-_GET_WITH_PARENT = (
-    select(actions)
-    .where(_IN_RUN, or_(actions.c.name == bindparam("_name"), actions.c.name == bindparam("_parent")))
+_PARENT = (
+    select(actions.c.depth, actions.c.phase, actions.c.ended_at)
+    .where(_ONE)
     .with_for_update(read=True)  # what ends the parent waits for this commit and then sees the child; SQLite has one writer
 )
 _CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent")).order_by(actions.c.created_at)
@@ -151,27 +151,24 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
 
     Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken.
     """
-    place = {**_place(new.key), "_parent": new.parent}
-    found = {row.name: row for row in (yield _GET_WITH_PARENT, place).all()}
-    if (row := found.get(new.key.name)) is not None:
-        known = _same(action_from(row), new)
-        if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
-            return known, False
-        again = moves.recorded_again(known, new)
-        yield _ARCHIVE, _attempt_columns(known.key, known.latest())
-        return (again, True) if (yield from _save(known, again)) else (known, False)
-    parent = found.get(new.parent)
-    if parent is None:
+    parent = (yield _PARENT, {**_place(new.key), "_name": new.parent}).one_or_none()
+    if parent is not None and parent.ended_at is None:
+        new = replace(new, depth=parent.depth + 1)
+        if (yield _INSERT, columns(new)).first() is not None:
+            if spec is not None:
+                yield _ADD_SPEC, {"digest": new.spec_digest, "spec": spec}
+            return new, True
+    row = (yield _GET, _place(new.key)).one_or_none()
+    if row is None and parent is None:
         raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
-    if parent.ended_at is not None:
+    if row is None:
         raise Aborted(f"action {new.parent!r} has ended ({Phase(parent.phase).name}); it starts nothing more")
-    new = replace(new, depth=parent.depth + 1)
-    if spec is not None:
-        yield _ADD_SPEC, {"digest": new.spec_digest, "spec": spec}
-    if (yield _INSERT, columns(new)).first() is None:  # another replica was faster
-        row = (yield _GET, _place(new.key)).one()
-        return _same(action_from(row), new), False
-    return new, True
+    known = _same(action_from(row), new)
+    if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
+        return known, False
+    again = moves.recorded_again(known, new)
+    yield _ARCHIVE, _attempt_columns(known.key, known.latest())
+    return (again, True) if (yield from _save(known, again)) else (known, False)
 
 
 def move(key: ActionKey, steps: Sequence[Move | Retry], *, now: Micros) -> Work[list[Action]]:

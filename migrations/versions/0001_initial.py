@@ -120,9 +120,10 @@ def _actions() -> None:
         sa.Column("record", sa.LargeBinary, nullable=False, comment="the latest attempt, flyteidl2.workflow.ActionAttempt"),
         sa.PrimaryKeyConstraint("project", "domain", "run", "name", name="pk_actions"),
         sa.ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"], name="fk_actions"),
+        postgresql_with={"fillfactor": 60},
     )
     task = ["task_project", "task_domain", "task_name"]
-    op.create_index("ix_actions_children", "actions", ["project", "domain", "run", "parent", "created_at"])
+    op.create_index("ix_actions_children", "actions", ["parent", "run", "domain", "project", "created_at"])
     op.create_index("ix_actions_roots", "actions", ["project", "domain", "created_at", "run"], **_only("parent IS NULL"))
     op.create_index("ix_actions_newest", "actions", ["created_at", "project", "domain", "run"], **_only("parent IS NULL"))
     op.create_index("ix_actions_tasks", "actions", [*task, "created_at"], **_only("parent IS NULL"))

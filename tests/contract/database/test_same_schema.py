@@ -29,6 +29,7 @@ COLUMNS = """
 """
 OTHERS = """
     SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION SELECT relname || ' ' || reloptions::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
     ORDER BY 1
 """

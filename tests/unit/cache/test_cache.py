@@ -121,9 +121,7 @@ async def test_only_its_owner_gives_a_reservation_back(cache: Cache) -> None:
     assert await cache.reserve("k", "b", heartbeat=10) == "b"
 
 
-async def test_a_start_forgets_what_expired_and_nothing_else(
-    cache: Cache, database: Database, clock: ManualClock
-) -> None:
+async def test_a_start_forgets_what_expired_and_nothing_else(cache: Cache, database: Database, clock: ManualClock) -> None:
     """Who holds a reservation through a restart of the server keeps it; the rest does not pile up."""
     await cache.reserve("old", "a", heartbeat=10)
     clock.pass_by(20)
