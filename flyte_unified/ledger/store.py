@@ -159,9 +159,9 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
                 yield _ADD_SPEC, {"digest": new.spec_digest, "spec": spec}
             return new, True
     row = (yield _GET, _place(new.key)).one_or_none()
-    if row is None and parent is None:
-        raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
     if row is None:
+        if parent is None:
+            raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
         raise Aborted(f"action {new.parent!r} has ended ({Phase(parent.phase).name}); it starts nothing more")
     known = _same(action_from(row), new)
     if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
