@@ -9,6 +9,9 @@ TESTS  ?= tests
 ARGS   ?=
 BIN    := $(VENV)/bin
 
+# The tests start hundreds of interpreters: compiled modules are worth keeping, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo start test lint bench conformance format generate wheel clean
 
@@ -42,8 +45,9 @@ format: $(VENV)/.tools ## repair what can be repaired
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-generate: $(VENV)/.laptop ## write flyte.yaml and docs/settings.md from the declarations in settings.py
+generate: $(VENV)/.tools ## write what is generated: flyte.yaml, docs/settings.md, docs/api-coverage.md
 	$(BIN)/python -m flyte_unified.cli.reference
+	$(BIN)/python -m tests.coverage_page
 
 wheel: $(VENV)/.laptop ## build dist/*.whl
 	$(call install,build)
