@@ -23,9 +23,10 @@ from flyte_unified.core.context import Headers, Identity
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.registry import Registry
 from flyte_unified.storage.routes import data_routes
+from tests.databases import database, pytest_generate_tests
 from tests.unit.console.conftest import Console, console
 
-__all__ = ["console"]
+__all__ = ["console", "database", "pytest_generate_tests"]
 
 CHROMIUM = shutil.which("chromium")
 collect_ignore_glob = [] if CHROMIUM else ["test_*.py"]

@@ -20,7 +20,7 @@ from flyte_unified.core.http import Request, Response
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.dataproxy.api import Line, LogTail
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, ActionType, EncodedSpec, Ledger, Move, NewRun, Run, task_action
 from flyte_unified.rpc.web import Router
 from flyte_unified.storage.local import LocalStore
@@ -214,14 +214,11 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 @pytest.fixture
-async def console(tmp_path: Path) -> AsyncIterator[Console]:
+async def console(tmp_path: Path, database: Database) -> AsyncIterator[Console]:
     clock = FakeClock()
     store = LocalStore({"objects": tmp_path / "objects"}, signer=Signer(b"k" * 32), clock=clock)
-    database = SQLiteDatabase(tmp_path / "flyte.db")
     ledger = Ledger(database=database, clock=clock)
     lines = WrittenLines()
     pages = Pages(ledger=ledger, store=store, logs=LogTail(ledger=ledger, lines=lines), clock=clock)
-    await database.start()
     yield Console(clock, ledger, store, lines, pages)
     ledger.changes.close()
-    await database.stop()

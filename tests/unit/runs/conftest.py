@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from flyte_unified.db.api import Database
 from tests.unit.runs.world import World, world_in
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with world_in(tmp_path) as world:
+async def world(tmp_path: Path, database: Database) -> AsyncIterator[World]:
+    async with world_in(tmp_path, database) as world:
         yield world

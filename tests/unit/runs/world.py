@@ -22,7 +22,7 @@ from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, Ledger, Move, TaskId
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
@@ -159,10 +159,10 @@ class World:
 
 
 @asynccontextmanager
-async def world_in(directory: Path) -> AsyncIterator[World]:
+async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
+    """``database`` is started already, and stopped by who started it."""
     clock = SteppingClock()
     data = LocalStore({"objects": directory / "objects"}, signer=Signer(b"k" * 32), clock=clock)
-    database = SQLiteDatabase(directory / "flyte.db")
     ledger = Ledger(database=database, clock=clock)
     specs = Specs()
 
@@ -187,10 +187,8 @@ async def world_in(directory: Path) -> AsyncIterator[World]:
         base=data.base("objects"),
     )
     handlers = RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data))
-    await database.start()
     try:
         yield World(clock, data, data.base("objects"), ledger, specs, actions, handlers)
     finally:
         ledger.changes.close()
         await asyncio.sleep(0)
-        await database.stop()
