@@ -25,7 +25,8 @@ start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
 	@$(BIN)/flyte-unified start $(ARGS)
 
 test: $(VENV)/.tools ## run the tests
-	@$(chromium)
+	@$(call debian,chromium,command -v chromium)
+	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
 lint: $(VENV)/.tools ## check style, types and import rules
@@ -61,9 +62,12 @@ clean: ## remove what these verbs made
 install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
-# The console's tests look through a browser; where there is none and none can be had, they are left out and say so.
-chromium = command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true
+# The console's tests look through a browser, and the database's run servers of their own (programs of the package
+# postgresql, in a temporary directory). What is not there is installed from Debian, by root only; what cannot be had is
+# left out of the tests, which say so.
+debian = { $(2); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	&& echo "installing Debian's $(1) for the tests" && apt-get update -qq \
+	&& apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || true
 
 $(BIN)/python:
 	@set -e; for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \

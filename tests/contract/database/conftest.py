@@ -22,6 +22,9 @@ __all__ = ["database", "pytest_generate_tests"]
 collect_ignore_glob = ["test_outages.py", "test_replicas.py", "test_same_*.py", "test_server_on_postgres.py"] if MISSING else []
 
 
+_RESTARTING = ("test_outages.py", "test_server_on_postgres.py")
+
+
 class Gate(Protocol):
     """Holds what runs into it until it is opened, so that what comes meanwhile shares the next batch."""
 
@@ -94,4 +97,4 @@ async def pair(postgres: PostgresServer) -> AsyncIterator[tuple[Replica, Replica
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Whoever restarts the server comes last."""
-    items.sort(key=lambda item: item.path.name == "test_outages.py" and item.path.parent.name == "database")
+    items.sort(key=lambda item: item.path.parent.name == "database" and item.path.name in _RESTARTING)

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from flyteidl2.workflow import run_service_pb2
+from structlog.testing import capture_logs
 
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
+from flyte_unified.db import postgres_writer
 from flyte_unified.manager import Manager
 from flyte_unified.rpc.sockets import listen
 from flyte_unified.settings import load
@@ -43,18 +45,41 @@ async def _phase(client: RawClient) -> Phase:
     return Phase(answer.details.action.status.phase)
 
 
+async def _becomes(client: RawClient, phase: Phase) -> None:
+    async with asyncio.timeout(20):
+        while await _phase(client) is not phase:  # noqa: ASYNC110  # each turn waits for the server
+            await asyncio.sleep(0)
+
+
 async def test_a_run_ends_and_is_there_for_the_next_server(postgres: PostgresServer, tmp_path: Path) -> None:
     """Created and carried out by one server, told by the one that comes after it, whose data directory is empty."""
     await clear(postgres.url())
     async with _server(tmp_path / "one", postgres.url()) as client:
         inputs = await upload(client, sleep_inputs(timedelta(0)))
         await client.rate(1, 1, lambda _: create_run(RUN.run, inputs))
-        async with asyncio.timeout(20):
-            while await _phase(client) is not Phase.SUCCEEDED:  # noqa: ASYNC110  # each turn waits for the server
-                await asyncio.sleep(0)
+        await _becomes(client, Phase.SUCCEEDED)
     async with _server(tmp_path / "other", postgres.url()) as client:
         assert await _phase(client) is Phase.SUCCEEDED
     assert not list(tmp_path.glob("*/flyte.db"))
+
+
+async def test_a_run_outlives_an_absence_of_its_database(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens to it while the database is away, longer than any call waits, is kept and written down afterwards."""
+    monkeypatch.setattr(postgres_writer, "PATIENCE", 0.1)
+    await clear(postgres.url())
+    async with _server(tmp_path, postgres.url()) as client:
+        inputs = await upload(client, sleep_inputs(timedelta(seconds=0.5)))
+        await client.rate(1, 1, lambda _: create_run(RUN.run, inputs))
+        await _becomes(client, Phase.RUNNING)
+        with capture_logs() as told:
+            await asyncio.to_thread(postgres.stop)
+            async with asyncio.timeout(20):
+                while not any(each.get("log_level") == "error" for each in told):  # noqa: ASYNC110  # its end is not written
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(postgres.start)
+        await _becomes(client, Phase.SUCCEEDED)
 
 
 @pytest.mark.parametrize("url", ["mysql://x", "flyte.db"])
