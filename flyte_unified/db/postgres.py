@@ -25,7 +25,7 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
 from flyte_unified.db.api import Work
 from flyte_unified.db.batches import CLOSED, Job, drive, full, refusal
-from flyte_unified.db.postgres_client import connect, is_away, told, waits
+from flyte_unified.db.postgres_client import connect, is_away, is_read_only, told, waits
 from flyte_unified.db.postgres_writer import PATIENCE, Queue, Writer
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class PostgresDatabase:
             except PoolTimeoutError as error:
                 raise ResourceExhausted("every connection of database.pool_size is busy") from error
             except Exception as error:
-                if not is_away(error) or loop.time() + wait > until:
+                if not is_away(error) or is_read_only(error) or loop.time() + wait > until:
                     raise told(refusal(error)) from error
             await asyncio.sleep(wait)
         raise AssertionError  # there is always another wait

@@ -20,9 +20,12 @@ _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
 """How much later than its own time limit an answer of the server may come, before the connection counts as dead."""
 
+_IDLE = "10s"
+
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "0A000"})
 """Lost against another transaction, or (0A000) planned before the schema changed: the same again may succeed."""
-_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25006", "53300"})
+_READ_ONLY = "25006"
+_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", _READ_ONLY, "53300"})
 """The server stops, starts, has become a standby, has no connection left, or has ended ours."""
 _CANCELED = "57014"
 _DISK_FULL = "53100"
@@ -30,12 +33,11 @@ _DISK_FULL = "53100"
 
 async def connect(url: str, *, statement_timeout: float) -> asyncpg.Connection:
     """A connection whose statements end after ``statement_timeout`` seconds; 0: never."""
-    limit = round(statement_timeout * 1000)
     settings = {
         "application_name": "flyte-unified",
-        "statement_timeout": str(limit),
-        # A replica that vanished in a transaction holds its locks no longer than this.
-        "idle_in_transaction_session_timeout": str(2 * limit),
+        "statement_timeout": str(round(statement_timeout * 1000)),
+        # A replica that vanished, or stands still, in a transaction holds its locks no longer than this.
+        "idle_in_transaction_session_timeout": _IDLE if statement_timeout else "0",
         "jit": "off",
         "timezone": "UTC",
     }
@@ -63,6 +65,11 @@ def is_away(error: BaseException) -> bool:
     if isinstance(cause, asyncpg.InterfaceError) or isinstance(error, InterfaceError):
         return not isinstance(cause, ValueError)  # a value that its column cannot hold, found out on our side
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether something was to be written where nothing may be: by a read, or on a server that has become a standby."""
+    return _state(error) == _READ_ONLY
 
 
 def is_transient(error: BaseException) -> bool:
