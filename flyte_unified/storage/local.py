@@ -44,6 +44,7 @@ PIECE = 1 << 20
 
 _SMALL = 64 << 10
 """Bytes that are read at once on the event loop: a thread would cost five times the read."""
+_REMEMBERED = 1024
 _TEMPORARY = ".incoming"
 _ABANDONED = 24 * 3600
 """Seconds after which a temporary file has no writer any more."""
@@ -76,6 +77,8 @@ class LocalStore:
         self._signer = signer
         self._clock = clock
         self._min_free_bytes = min_free_bytes
+        self._inside: set[str] = set()
+        """Directories seen to be roots or to lie in one: every child asks for its run's. Opening a file looks again."""
 
     async def start(self) -> None:
         """Removes temporary files whose writer died."""
@@ -88,7 +91,17 @@ class LocalStore:
         return str(self._roots[root])
 
     def owns(self, uri: str) -> bool:
-        return self._place(uri) is not None
+        parent = uri.rpartition("/")[0]
+        above = parent.rpartition("/")[0]
+        if above in self._inside and ".." not in uri and not (Path(parent).is_symlink() or Path(uri).is_symlink()):
+            return True
+        place = self._place(uri)
+        # Where no link is on the way, what is above is as it is written.
+        if place is not None and str(place[1]) == uri and Path(above).is_relative_to(self._roots[place[0]]):
+            if len(self._inside) >= _REMEMBERED:
+                self._inside.clear()
+            self._inside.add(above)
+        return place is not None
 
     async def get(self, uri: str, *, limit: int | None = None) -> bytes:
         file, info = self._open(uri)
