@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
@@ -40,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("FLYTE_UNIFIED_")]:
         del os.environ[name]
     os.environ["DO_NOT_TRACK"] = "1"
+    # CI judges a change: it draws the same examples every time. At a desk they are new each time, and find more.
+    for name, fixed in (("ci", True), ("desk", False)):
+        hypothesis.settings.register_profile(
+            name, derandomize=fixed, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        )
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

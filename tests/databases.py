@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,15 +16,21 @@ from flyte_unified.db.tables import metadata, replicated
 from tests.postgres import MISSING, PostgresServer
 
 KINDS = ["sqlite"] if MISSING else ["sqlite", "postgres"]
+_EVERYWHERE = os.environ.get("TEST_DATABASES") == "all"
+"""Beyond the contract, too: CI asks for it. A minute and a half that most changes need not wait for."""
 _TABLES = ", ".join(table.name for each in (metadata, replicated) for table in each.sorted_tables)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A loop with virtual time waits for no socket, so its tests have SQLite alone; ``only_sqlite`` names other cases."""
+    """Tests of the contract have every database, others SQLite unless all are asked for.
+
+    A loop with virtual time waits for no socket, so its tests have SQLite alone; ``only_sqlite`` names other cases.
+    """
     if "database" not in metafunc.fixturenames:
         return
     marks = [mark.name for mark in metafunc.definition.iter_markers()]
-    one = "virtual_time" in marks or "only_sqlite" in marks
+    contract = "contract" in metafunc.definition.path.parts
+    one = "virtual_time" in marks or "only_sqlite" in marks or not (contract or _EVERYWHERE)
     metafunc.parametrize("database", ["sqlite"] if one else KINDS, indirect=True)
 
 

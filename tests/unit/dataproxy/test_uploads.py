@@ -164,7 +164,7 @@ def test_lifetimes(asked: float) -> None:
     message = Duration()
     message.FromNanoseconds(round(asked * 1e9))
     granted = lifetime(message, limit=3600)
-    assert granted == (message.ToNanoseconds() / 1e9 or 3600)
+    assert granted == pytest.approx(message.ToNanoseconds() / 1e9 or 3600)
 
 
 def _integer(value: int) -> literals_pb2.Literal:
