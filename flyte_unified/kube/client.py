@@ -153,8 +153,9 @@ class Kube:
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """What changes after ``resource_version``: ADDED, MODIFIED, DELETED with the object, BOOKMARK with its version alone.
 
-        It ends after some minutes, for the caller to go on from the last version seen. Raises Gone if the server forgot
-        ``resource_version``, Away when the connection is cut. Close it (``contextlib.aclosing``).
+        The first is a BOOKMARK of ``resource_version`` itself, when the server has taken the watch. It ends after some minutes,
+        for the caller to go on from the last version seen. Raises Gone if the server forgot ``resource_version``, Away when
+        the connection is cut. Close it (``contextlib.aclosing``).
         """
         query = _selected(labels, fields) | {
             "watch": "1",
@@ -166,6 +167,8 @@ class Kube:
         stream = self._transport.stream(request, connect=self._timeout, silence=_SILENCE)
         async with aclosing(stream), aclosing(_lines(stream)) as lines:
             try:
+                await anext(stream)
+                yield "BOOKMARK", {"metadata": {"resourceVersion": resource_version}}
                 async for line in lines:
                     event = _parsed(request, line)
                     if event["type"] == "ERROR":

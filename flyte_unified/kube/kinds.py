@@ -1,7 +1,7 @@
 """Kinds of objects, and where an API server keeps them.
 
-Objects are dicts, exactly as on the wire. ``kubernetes``' typed models cost 18 times the time to read a page of pods
-(1,000 pods: see ``tests/benchmarks``), lose the fields that they do not know, and would be unpacked at once.
+Objects are dicts, exactly as on the wire. ``kubernetes``' typed models lose the fields that they do not know, have none for
+custom resources, and cost more than twenty times as much: 1,000 pods (1.8 MB) were read in 15 ms, and into models in 340.
 """
 
 from __future__ import annotations

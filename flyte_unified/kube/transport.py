@@ -79,12 +79,14 @@ class Transport:
                 return await answer.read()
 
     async def stream(self, request: Request, *, connect: float, silence: float | None) -> AsyncGenerator[bytes, None]:
-        """The body as it comes in. ``connect`` bounds the connecting, ``silence`` each wait for more, both in seconds.
+        """The body as it comes in; first an empty piece, when the server has agreed.
 
-        Raises Away when it is cut, Silent after ``silence``.
+        ``connect`` bounds the connecting, ``silence`` each wait for more, both in seconds. Raises Away when it is cut, Silent
+        after ``silence``.
         """
         answer = await self._send(request, aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence))
         try:
+            yield b""
             while True:
                 with _wrapped(request.doing):
                     try:
