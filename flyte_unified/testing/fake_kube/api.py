@@ -1,0 +1,211 @@
+"""What a request does to the objects, without HTTP: read, create, replace, patch, delete, and the rules in between.
+
+The order of the steps is a real server's (k8s.io/apiserver/pkg/registry/generic/registry/store.go): decode, default, admit,
+validate, store. No step awaits, so every request is atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyte_unified.testing.fake_kube import decode, errors, metadata, rules
+from flyte_unified.testing.fake_kube.errors import Cause
+from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
+from flyte_unified.testing.fake_kube.store import Key, Record, Store, encode
+
+
+@dataclass(slots=True)
+class Call:
+    """What came with a request beside its object."""
+
+    user: str = "system:admin"
+    groups: tuple[str, ...] = ("system:masters",)
+    dry_run: bool = False
+    manager: str = ""
+    validation: str = "Warn"
+    """fieldValidation: Ignore, Warn or Strict."""
+    force: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """DeleteOptions. ``grace`` in seconds; None is the kind's own."""
+
+    grace: int | None = None
+    propagation: str = ""
+    uid: str = ""
+    version: str = ""
+
+
+class Api:
+    """The verbs over one store."""
+
+    def __init__(self, store: Store, registry: Registry, *, admission: Any) -> None:
+        self._store = store
+        self._registry = registry
+        self._admission = admission
+
+    def get(self, resource: Resource, key: Key) -> Record:
+        record = self._store.get(resource.shelf, key)
+        if record is None:
+            raise errors.not_found(resource.group, resource.plural, key[1])
+        return record
+
+    def create(self, resource: Resource, namespace: str, content: Object, call: Call) -> Record:
+        content = self.decode(resource, content, call)
+        meta = content["metadata"]
+        if not resource.namespaced and meta.get("namespace"):
+            raise errors.bad_request("namespace is not allowed on this type")
+        if namespace and meta.setdefault("namespace", namespace) != namespace:
+            raise errors.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        if meta.get("resourceVersion"):
+            raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        metadata.begin(content)
+        key = (namespace, meta.get("name", ""))
+        rules.default(resource, content)
+        rules.prepare_create(resource, content)
+        self._admission.create(resource, content, call)
+        if resource.generation:
+            meta["generation"] = 1
+        self._valid(resource, content, None)
+        if self._store.get(resource.shelf, key) is not None:
+            raise errors.already_exists(resource.group, resource.plural, key[1])
+        return self._put(resource, key, content, call)
+
+    def update(self, resource: Resource, key: Key, content: Object, call: Call, *, subresource: str = "") -> Record:
+        content = self.decode(resource, content, call)
+        meta = content["metadata"]
+        if meta.setdefault("name", key[1]) != key[1]:
+            text = f"the name of the object ({meta['name']}) does not match the name on the URL ({key[1]})"
+            raise errors.bad_request(text)
+        if key[0] and meta.setdefault("namespace", key[0]) != key[0]:
+            raise errors.bad_request("the namespace of the object does not match the namespace on the request")
+        if resource.created_by_update and not subresource and self._store.get(resource.shelf, key) is None:
+            meta.pop("resourceVersion", None)
+            return self.create(resource, key[0], content, call)
+        return self._replace(resource, self.get(resource, key), content, call, subresource=subresource)
+
+    def patch(
+        self, resource: Resource, key: Key, change: Callable[[Object], Object], call: Call, *, subresource: str = ""
+    ) -> Record:
+        """``change`` makes the new object of the present one."""
+        record = self.get(resource, key)
+        content = change(record.object())
+        meta = content.get("metadata")
+        if not isinstance(meta, dict):
+            raise errors.bad_request("metadata is not an object")
+        content = self.decode(resource, content, call)
+        return self._replace(resource, record, content, call, subresource=subresource)
+
+    def decode(self, resource: Resource, content: Object, call: Call) -> Object:
+        """An object of the kind, without what the kind does not have. Raises ApiError 400."""
+        if content.setdefault("apiVersion", resource.api_version) != resource.api_version:
+            message = (
+                f"the API version in the data ({content['apiVersion']}) does not match the expected API version "
+                f"({resource.api_version})"
+            )
+            raise errors.bad_request(message)
+        if content.setdefault("kind", resource.kind) != resource.kind:
+            message = f'{content["kind"]} in version "{resource.version}" cannot be handled as a {resource.kind}'
+            raise errors.bad_request(message)
+        decoded, unknown = decode.decode(resource, content)
+        decoded.setdefault("metadata", {})
+        if unknown and call.validation == "Strict":
+            raise decode.strict_error(resource, unknown)
+        if call.validation == "Warn":
+            call.warnings += [f'unknown field "{path}"' for path in unknown]
+        return decoded
+
+    def _replace(self, resource: Resource, record: Record, content: Object, call: Call, *, subresource: str) -> Record:
+        old, meta, key = record.object(), content["metadata"], record.key
+        self._current(resource, record, old, content)
+        metadata.carry(content, old)
+        rules.default(resource, content)
+        content = rules.prepare_update(resource, content, old, subresource)
+        meta = content["metadata"]
+        self._admission.update(resource, content, old, call, subresource)
+        if resource.generation and "generation" in meta and rules.counted(resource, content) != rules.counted(resource, old):
+            meta["generation"] += 1
+        self._valid(resource, content, old, subresource)
+        if _finished(content):
+            if not call.dry_run:
+                self._store.remove(resource.shelf, key)
+            return Record(key, record.version, encode(content, record.version), record.uid, {}, ())
+        meta["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if content == old:
+            return record
+        return self._put(resource, key, content, call, version=record.version)
+
+    def _current(self, resource: Resource, record: Record, old: Object, content: Object) -> None:
+        """Raises ApiError: the caller saw another state, or another object of this name."""
+        meta, name = content["metadata"], record.key[1]
+        version = meta.get("resourceVersion")
+        if version in (None, "", "0"):
+            if not resource.blind_update:
+                cause = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+                raise errors.invalid(resource.group, resource.kind, name, [cause])
+        elif version != str(record.version):
+            raise errors.conflict(resource.group, resource.plural, name)
+        uid, present = meta.get("uid"), old["metadata"]["uid"]
+        if uid and uid != present:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+            raise errors.conflict(resource.group, resource.plural, name, why)
+
+    def delete(self, resource: Resource, key: Key, options: Deletion, call: Call) -> tuple[Record, bool]:
+        """The last state, and whether the object is gone (otherwise finalizers or a grace period hold it)."""
+        record = self.get(resource, key)
+        self._precondition(resource, record, options)
+        content = record.object()
+        self._admission.delete(resource, content, call)
+        meta = content["metadata"]
+        grace = rules.grace(resource, content, options.grace)
+        pending = meta.get("deletionTimestamp")
+        finalizers = rules.deletion_finalizers(meta, options.propagation)
+        gone = not grace and not finalizers
+        if gone:
+            if call.dry_run:
+                return record, True
+            return self._store.remove(resource.shelf, key), True
+        if pending and grace >= meta.get("deletionGracePeriodSeconds", 0) and finalizers == (meta.get("finalizers") or []):
+            return record, False
+        rules.mark_deleted(content, grace, finalizers)
+        return self._put(resource, key, content, call, version=record.version), False
+
+    def _precondition(self, resource: Resource, record: Record, options: Deletion) -> None:
+        name = record.key[1]
+        if options.uid and options.uid != record.uid:
+            why = (
+                f"the UID in the precondition ({options.uid}) does not match the UID in record ({record.uid}). "
+                "The object might have been deleted and then recreated"
+            )
+            raise errors.conflict(resource.group, resource.plural, name, why)
+        if options.version and options.version != str(record.version):
+            why = (
+                f"the ResourceVersion in the precondition ({options.version}) does not match the ResourceVersion in record "
+                f"({record.version}). The object might have been modified"
+            )
+            raise errors.conflict(resource.group, resource.plural, name, why)
+
+    def _valid(self, resource: Resource, content: Object, old: Object | None, subresource: str = "") -> None:
+        causes: list[Cause] = metadata.check(resource, content)
+        if old is not None:
+            causes += metadata.check_update(content, old)
+        causes += rules.check(resource, content, old, subresource)
+        if causes:
+            raise errors.invalid(resource.group, resource.kind, content["metadata"].get("name", ""), causes)
+
+    def _put(self, resource: Resource, key: Key, content: Object, call: Call, *, version: int = 0) -> Record:
+        if call.dry_run:
+            data = encode(content, version)
+            if not version:
+                del content["metadata"]["resourceVersion"]
+            return Record(key, version, data, content["metadata"]["uid"], {}, ())
+        return self._store.put(resource.shelf, key, content)
+
+
+def _finished(content: Object) -> bool:
+    meta = content["metadata"]
+    return bool(meta.get("deletionTimestamp")) and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds")

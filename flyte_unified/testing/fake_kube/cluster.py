@@ -1,0 +1,112 @@
+"""A cluster for tests: the API server with a handle on its inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import yaml
+from aiohttp import web
+
+from flyte_unified.testing.fake_kube.admission import Admission
+from flyte_unified.testing.fake_kube.api import Api, Call
+from flyte_unified.testing.fake_kube.errors import no_resource
+from flyte_unified.testing.fake_kube.faults import Faults
+from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
+from flyte_unified.testing.fake_kube.server import Server
+from flyte_unified.testing.fake_kube.store import Store
+
+_SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_SHUTDOWN_SECONDS = 1.0
+
+
+class FakeKube:
+    """A Kubernetes API server in this event loop. ``async with FakeKube.running() as cluster``."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.store = Store()
+        self.api = Api(self.store, self.registry, admission=Admission(self.store))
+        self._server = Server(api=self.api, store=self.store, registry=self.registry)
+        self.url = ""
+        for name in _SYSTEM_NAMESPACES:
+            self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[FakeKube]:
+        """The server on ``host``; port 0 takes a free one."""
+        cluster = cls()
+        runner = web.AppRunner(cluster._server.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port)
+            await site.start()
+            address = runner.addresses[0]
+            cluster.url = f"http://{address[0]}:{address[1]}"
+            yield cluster
+        finally:
+            cluster._server.close_watches()
+            await asyncio.sleep(0)
+            await runner.cleanup()
+
+    @property
+    def faults(self) -> Faults:
+        return self._server.faults
+
+    @property
+    def requests(self) -> Counter[tuple[str, str, str]]:
+        """Requests by verb, resource and subresource, the refused ones too."""
+        return self._server.requests
+
+    @property
+    def writes(self) -> Counter[tuple[str, str, str]]:
+        """Requests that changed something, by verb, resource and subresource."""
+        return self._server.writes
+
+    def kubeconfig(self, path: Path) -> Path:
+        """Write a configuration for clients to ``path``."""
+        config = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+            "users": [{"name": "admin", "user": {}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "admin", "namespace": "default"}}],
+        }  # fmt: skip
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def apply(self, content: Object) -> Object:
+        """Create or replace, under the same rules as a request. Raises ApiError."""
+        resource = self._of_kind(content)
+        meta = content.get("metadata", {})
+        key = (meta.get("namespace") or "default" if resource.namespaced else "", meta.get("name", ""))
+        content = {**content, "metadata": {**meta}}
+        if self.store.get(resource.shelf, key) is None:
+            return self.api.create(resource, key[0], content, Call()).object()
+        content["metadata"].setdefault("resourceVersion", str(self.api.get(resource, key).version))
+        return self.api.update(resource, key, content, Call()).object()
+
+    def get(self, plural: str, name: str, *, namespace: str = "default", group: str = "") -> Object:
+        """One object. Raises ApiError 404."""
+        resource = self._named(plural, group)
+        return self.api.get(resource, (namespace if resource.namespaced else "", name)).object()
+
+    def objects(self, plural: str, *, group: str = "", namespace: str = "") -> list[Object]:
+        """Every object of a resource, in the order of their names."""
+        shelf = self.store.shelf(self._named(plural, group).shelf)
+        return [shelf.records[key].object() for key in shelf.sorted_keys() if not namespace or key[0] == namespace]
+
+    def _named(self, plural: str, group: str) -> Resource:
+        found = self.registry.named(plural, group)
+        if found is None:
+            raise no_resource()
+        return found
+
+    def _of_kind(self, content: Object) -> Resource:
+        found = self.registry.of_kind(content.get("apiVersion", ""), content.get("kind", ""))
+        if found is None:
+            raise no_resource()
+        return found

@@ -1,0 +1,245 @@
+"""The API server at the HTTP edge: each request goes through faults, identity and rights to a verb, and out as JSON.
+
+One handler takes every path, because the paths are data: custom resources appear while the server runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from flyte_unified.testing.fake_kube import discovery, errors, openapi, patches
+from flyte_unified.testing.fake_kube.api import Api, Call
+from flyte_unified.testing.fake_kube.errors import ApiError
+from flyte_unified.testing.fake_kube.faults import WRITES, Asked, Faults
+from flyte_unified.testing.fake_kube.listing import ListOptions, Watch, page
+from flyte_unified.testing.fake_kube.requests import (
+    APPLY,
+    JSON_PATCH,
+    MAX_BODY,
+    MERGE,
+    STRATEGIC,
+    Path,
+    call_options,
+    deletion,
+    media_type,
+    read_object,
+)  # fmt: skip
+from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
+from flyte_unified.testing.fake_kube.store import Record, Store
+
+_BOOKMARK_SECONDS = 60.0
+_WATCH_SECONDS = 1800.0
+
+
+class Server:
+    """HTTP over one ``Api``."""
+
+    def __init__(self, *, api: Api, store: Store, registry: Registry) -> None:
+        self._api = api
+        self._store = store
+        self._registry = registry
+        self._watches: set[Watch] = set()
+        self._transports: set[asyncio.Transport] = set()
+        self.faults = Faults(cut=self._cut, expire=self._expire)
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        self.writes: Counter[tuple[str, str, str]] = Counter()
+
+    def application(self) -> web.Application:
+        application = web.Application(client_max_size=MAX_BODY)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        return application
+
+    def close_watches(self) -> None:
+        """End every watch in good order."""
+        for watch in self._watches:
+            watch.watcher.close()
+
+    def _cut(self) -> None:
+        for transport in list(self._transports):
+            transport.abort()
+        self.close_watches()
+
+    def _expire(self) -> None:
+        for _, shelf in self._store.shelves():
+            shelf.forget(self._store.version)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = Path.of(request.path)
+        asked = path.asked(request.method, request.query) if path else Asked("get", "", request.path)
+        if self.faults.away:
+            return _gone(request)
+        counted = (asked.verb, asked.resource, asked.subresource)
+        self.requests[counted] += 1
+        try:
+            await self.faults.before(asked)
+            response = await self._answer(request, path, asked)
+        except ApiError as error:
+            response = _failure(error)
+        if asked.verb in WRITES and response.status < 300 and path and not request.query.get("dryRun"):
+            self.writes[counted] += 1
+        return _gone(request) if self.faults.dropped(asked) and not response.prepared else response
+
+    async def _answer(self, request: web.Request, path: Path | None, asked: Asked) -> web.StreamResponse:
+        if path is None:
+            return self._outside(request)
+        resource = self._registry.find(path.group, path.version, path.plural)
+        if resource is None:
+            raise errors.no_resource()
+        call = call_options(request.query, "system:admin", ("system:masters",), request.headers.get("User-Agent", ""))
+        if asked.verb not in resource.verbs and not path.subresource:
+            raise errors.method_not_allowed()
+        body = await _body(request)
+        response = await self._verb(request, path, resource, asked, call, body)
+        for warning in dict.fromkeys(call.warnings):
+            response.headers.add("Warning", f'299 - "{warning.replace(chr(34), chr(92) + chr(34))}"')
+        return response
+
+    async def _verb(
+        self, request: web.Request, path: Path, resource: Resource, asked: Asked, call: Call, body: bytes
+    ) -> web.StreamResponse:
+        key = (path.namespace, path.name)
+        if path.subresource and path.subresource not in resource.subresources:
+            raise errors.no_resource()
+        match asked.verb:
+            case "get":
+                return _json(self._api.get(resource, key).data)
+            case "list":
+                return self._list(request, path, resource)
+            case "watch":
+                return await self._watch(request, path, resource)
+            case "create":
+                content = read_object(body, request.headers.get("Content-Type", ""))
+                return _json(self._api.create(resource, path.namespace, content, call).data, 201)
+            case "update":
+                content = read_object(body, request.headers.get("Content-Type", ""))
+                return _json(self._api.update(resource, key, content, call, subresource=path.subresource).data)
+            case "patch":
+                return self._patch(request, path, resource, call, body)
+            case "delete":
+                record, gone = self._api.delete(resource, key, deletion(body, request.query, call), call)
+                return _json(record.data if not gone or resource.returns_deleted else _deleted(resource, record))
+            case "deletecollection":
+                return self._delete_collection(request, path, resource, call, body)
+        raise errors.method_not_allowed()
+
+    def _list(self, request: web.Request, path: Path, resource: Resource) -> web.StreamResponse:
+        options = ListOptions.of(resource, path.namespace, request.query)
+        records, meta = page(self._store, resource, options)
+        return _json(_list_body(resource, records, meta))
+
+    def _patch(self, request: web.Request, path: Path, resource: Resource, call: Call, body: bytes) -> web.StreamResponse:
+        kind = media_type(request.headers.get("Content-Type", ""))
+        change = _change(kind, body, resource)
+        record = self._api.patch(resource, (path.namespace, path.name), change, call, subresource=path.subresource)
+        return _json(record.data)
+
+    def _delete_collection(
+        self, request: web.Request, path: Path, resource: Resource, call: Call, body: bytes
+    ) -> web.StreamResponse:
+        options = deletion(body, request.query, call)
+        records, meta = page(self._store, resource, ListOptions.of(resource, path.namespace, request.query))
+        for record in records:
+            with contextlib.suppress(KeyError):
+                self._api.delete(resource, record.key, options, call)
+        return _json(_list_body(resource, records, meta))
+
+    async def _watch(self, request: web.Request, path: Path, resource: Resource) -> web.StreamResponse:
+        options = ListOptions.of(resource, path.namespace, request.query, name=path.name)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        try:
+            watch = Watch(self._store, resource, options, lambda record: record.data)
+        except ApiError as error:
+            if error.status != 410:
+                raise
+            await response.prepare(request)
+            await response.write(b'{"type":"ERROR","object":' + orjson.dumps(error.body()) + b"}\n")
+            return response
+        self._watches.add(watch)
+        transport = request.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._transports.add(transport)
+        try:
+            await response.prepare(request)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.timeout or _WATCH_SECONDS):
+                    async for chunk in watch.lines():
+                        await response.write(chunk)
+        except (ConnectionError, asyncio.CancelledError):
+            watch.close()
+            if not transport.is_closing():
+                raise
+        finally:
+            watch.close()
+            self._watches.discard(watch)
+            self._transports.discard(transport)
+        return response
+
+    def _outside(self, request: web.Request) -> web.StreamResponse:
+        content = discovery.answer(request.path, self._registry) or openapi.answer(request.path, self._registry)
+        if content is None:
+            return web.Response(status=404, text="404 page not found\n")
+        if isinstance(content, str):
+            return web.Response(text=content)
+        return _json(orjson.dumps(content))
+
+
+def _change(kind: str, body: bytes, resource: Resource) -> Callable[[Object], Object]:
+    if kind not in (JSON_PATCH, MERGE, STRATEGIC, APPLY) or (kind == STRATEGIC and resource.custom):
+        raise errors.unsupported_media([JSON_PATCH, MERGE, APPLY] if resource.custom else [JSON_PATCH, MERGE, STRATEGIC, APPLY])
+    try:
+        patch = orjson.loads(body)
+    except ValueError as error:
+        raise errors.bad_request(f"error decoding patch: {error}") from None
+    if kind == JSON_PATCH:
+        return lambda present: patches.json_patch(present, patch)
+    return lambda present: patches.merge(present, patch)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        message = f"Request entity too large: limit is {MAX_BODY}"
+        raise ApiError(413, "RequestEntityTooLarge", message) from None
+
+
+def _list_body(resource: Resource, records: list[Record], meta: Mapping[str, Any]) -> bytes:
+    head = orjson.dumps({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta})
+    return head[:-1] + b',"items":[' + b",".join(record.data for record in records) + b"]}"
+
+
+def _deleted(resource: Resource, record: Record) -> bytes:
+    details = {"name": record.key[1], "group": resource.group, "kind": resource.plural, "uid": record.uid}
+    return orjson.dumps(
+        {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "details": {k: v for k, v in details.items() if v},
+        }
+    )
+
+
+def _json(data: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=data, status=status, content_type="application/json")
+
+
+def _failure(error: ApiError) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(error.body()), status=error.status, content_type="application/json", headers=error.headers
+    )
+
+
+def _gone(request: web.Request) -> web.Response:
+    """Break the connection; the answer goes nowhere."""
+    if isinstance(request.transport, asyncio.Transport):
+        request.transport.abort()
+    return web.Response(status=503)
