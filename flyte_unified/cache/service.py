@@ -17,10 +17,11 @@ from flyte_unified.cache.store import Entry, Reservation
 from flyte_unified.core.clock import SECOND, Clock, Micros
 from flyte_unified.core.errors import AlreadyExists
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.db.api import Database
+from flyte_unified.db.api import Database, Notice
 from flyte_unified.executor.api import Found
 
 _MAX_KEY = 512
+_TOPIC = "cache"
 _NEVER, _ALWAYS = -1, 2**63 - 1
 _PROJECT, _DOMAIN, _RUN, _ACTION, _ATTEMPT = "exec-project", "exec-domain", "execution-name", "exec-node", "exec-attempt"
 """Under these names the cache's other clients (Flyte's own executors) note in an entry's metadata who computed it."""
@@ -102,7 +103,20 @@ class Cache:
 
     async def release(self, key: str, owner: str) -> None:
         """Gives a reservation back; one of another owner, or none, stays as it is."""
-        await self._database.write(lambda: store.release(key, owner), then=lambda done: self._wake(key) if done else None)
+        notice = Notice(_TOPIC, key)
+        await self._database.write(
+            lambda: store.release(key, owner),
+            then=lambda done: self.noticed(notice) if done else None,
+            changed=lambda done: [notice] if done else [],
+        )
+
+    def noticed(self, notice: Notice | None) -> None:
+        """A release or a result, here or on another replica; None: any key may have one. Wakes who waits for it."""
+        if notice is None:
+            for key in self._waiting:
+                self._wake(key)
+        elif notice.topic == _TOPIC:
+            self._wake(notice.key)
 
     async def freed(self, key: str) -> None:
         """Returns when a result or a free reservation may be there: at a release, a result, an expiry."""
@@ -127,7 +141,10 @@ class Cache:
         entry = Entry(key=key, output_uri=output_uri, metadata=metadata, created_at=now, updated_at=now)
         old = now - round(max_age * SECOND) if max_age is not None else _NEVER
         stale = _ALWAYS if overwrite else old
-        return await self._database.write(lambda: store.put(entry, stale=stale), then=lambda _: self._wake(key))
+        notice = Notice(_TOPIC, key)
+        return await self._database.write(
+            lambda: store.put(entry, stale=stale), then=lambda _: self.noticed(notice), changed=lambda _: [notice]
+        )
 
     def _wake(self, key: str) -> None:
         for event in self._waiting.get(key, ()):

@@ -114,6 +114,10 @@ class Aborted(FlyteUnifiedError):
     code = Code.ABORTED
 
 
+class NotLeader(Aborted):
+    """Another server leads by now: what this one decided is not written."""
+
+
 class OutOfRange(FlyteUnifiedError):
     """Past the end."""
 

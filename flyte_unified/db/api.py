@@ -8,19 +8,30 @@ together with others in one transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Executable, Result
 
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.db.each import Each
 
 T = TypeVar("T")
 
-Statement = Executable | tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
-"""A statement, alone or with its parameters; a sequence of parameters runs it once for each."""
+Statement = Executable | tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | tuple[Each, Mapping[str, Any]]
+"""A statement, alone or with its parameters; a sequence of parameters runs it once for each.
+
+An ``Each`` may be sent together with those of other callers, whose statements may come before and after it.
+"""
 
 Work = Generator[Statement, Result[Any], T]
 """Steps of one transaction. May be run again from its start, by a new call of the function that made it."""
+
+
+class Notice(NamedTuple):
+    """Something beside an action that changed, and that other replicas would like to know of: a topic, and what of it."""
+
+    topic: str
+    key: str
 
 
 class Database(Protocol):
@@ -35,12 +46,12 @@ class Database(Protocol):
         work: Callable[[], Work[T]],
         *,
         then: Callable[[T], None] | None = None,
-        changed: Callable[[T], Iterable[ActionKey]] | None = None,
+        changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
     ) -> T:
         """Runs ``work`` in a transaction and answers after the commit.
 
         ``then`` is called with the result after the commit, in the order of commits, even if the caller was cancelled:
-        the place to wake watchers. ``changed`` names the actions that the result is about, for watchers of other replicas,
+        the place to wake watchers. ``changed`` names the actions, or else, that the result is about, for other replicas,
         where the database has any. Raises ResourceExhausted at once when the queue of writes is full, Unavailable when
         the database is away and nothing was committed.
         """

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Result, Select
 
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.db.api import Work
+from flyte_unified.db.api import Notice, Statement, Work
+from flyte_unified.db.each import Each
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ class Job:
 
     work: Callable[[], Work[Any]]
     then: Callable[[Any], None] | None
-    changed: Callable[[Any], Iterable[ActionKey]] | None
+    changed: Callable[[Any], Iterable[ActionKey | Notice]] | None
     future: asyncio.Future[Any]
     since: float = 0.0
     """When it was asked for, in the loop's seconds."""
@@ -61,12 +62,8 @@ def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
     try:
         statement = next(steps)
         while True:
-            if isinstance(statement, tuple):
-                result = connection.execute(statement[0], statement[1])
-                dirty = dirty or not isinstance(statement[0], Select)
-            else:
-                result = connection.execute(statement)
-                dirty = dirty or not isinstance(statement, Select)
+            result, wrote = execute(connection, statement)
+            dirty = dirty or wrote
             statement = steps.send(result)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
@@ -74,6 +71,20 @@ def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
         if dirty:
             raise DirtyError from error
         raise
+
+
+def execute(connection: Connection, statement: Statement) -> tuple[Result[Any], bool]:
+    """The result of one statement, and whether something was written."""
+    if not isinstance(statement, tuple):
+        return connection.execute(statement), not isinstance(statement, Select)
+    what, values = statement
+    if not isinstance(what, Each):
+        return connection.execute(what, values), not isinstance(what, Select)
+    result = connection.execute(what.one, values)
+    if what.reads or what.silent:
+        return result, what.silent
+    rows = result.all()
+    return what.answer(rows), bool(rows)
 
 
 def refusal(error: Exception) -> Exception:

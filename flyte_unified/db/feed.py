@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from flyte_unified.core.clock import SECOND
+from flyte_unified.db.api import Notice
 from flyte_unified.db.postgres_client import CHANNEL, connect, told, waits, words
 from flyte_unified.db.tables import actions
 
@@ -38,14 +39,15 @@ _SKEW = 300.0
 _ROW = ", ".join(f"a.{column.name}" for column in actions.columns)
 _LATEST = "SELECT coalesce(max(id), 0) FROM changes"
 _CHANGED = f"""
-    SELECT {_ROW}
+    SELECT c.topic, c.key, {_ROW}
     FROM (
-        SELECT project, domain, run, name, max(id) AS last
+        SELECT project, domain, run, name, topic, key, max(id) AS last
         FROM changes
-        WHERE id > $1 AND id <= $2 AND origin <> $3 AND name <> ''
-        GROUP BY project, domain, run, name
+        WHERE id > $1 AND id <= $2 AND origin <> $3 AND (name <> '' OR topic <> '')
+        GROUP BY project, domain, run, name, topic, key
     ) AS c
-    JOIN actions AS a USING (project, domain, run, name)
+    LEFT JOIN actions AS a USING (project, domain, run, name)
+    WHERE c.topic <> '' OR a.name IS NOT NULL
     ORDER BY c.last
 """
 _SINCE = f"SELECT {_ROW} FROM actions AS a WHERE a.updated_at >= $1 ORDER BY a.updated_at"
@@ -53,14 +55,24 @@ _REMOVE = "DELETE FROM changes WHERE id < $1 AND at < $2"
 
 
 class Feed:
-    """``tell`` is called with rows of ``actions``, columns in the table's order; what ``replica`` itself wrote is left out."""
+    """``tell`` is called with rows of ``actions``, columns in the table's order; what ``replica`` itself wrote is left out.
+
+    ``notice`` is called with what else others changed; with None, when that can't be said any more: anything may have changed.
+    """
 
     def __init__(
-        self, url: str, *, replica: int, tell: Callable[[Sequence[Row]], None], statement_timeout: float = 30.0
+        self,
+        url: str,
+        *,
+        replica: int,
+        tell: Callable[[Sequence[Row]], None],
+        notice: Callable[[Notice | None], None],
+        statement_timeout: float = 30.0,
     ) -> None:
         self._connect = partial(connect, url, statement_timeout=statement_timeout)
         self._replica = replica
         self._tell = tell
+        self._notice = notice
         self._wake = asyncio.Event()
         self._last = 0
         self._read_at = 0.0
@@ -128,6 +140,7 @@ class Feed:
             self._wake.set()
             return
         _log.warning("every action written meanwhile is told", seconds=away)
+        self._notice(None)
         since = int((time.time() - away - _SKEW) * SECOND)
         async with connection.transaction():
             page: list[Row] = []
@@ -147,8 +160,11 @@ class Feed:
         while self._last < latest:
             upper = min(latest, self._last + _PAGE)
             rows = await connection.fetch(_CHANGED, self._last, upper, self._replica)
-            if rows:
-                self._tell([tuple(row) for row in rows])
+            for topic, key, *_ in rows:
+                if topic:
+                    self._notice(Notice(topic, key))
+            if changed := [tuple(row)[2:] for row in rows if not row[0]]:
+                self._tell(changed)
             self._last = upper
         self._read_at = time.monotonic()
         if self._read_at - self._trimmed_at > _TRIM:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from flyte_unified.core.errors import ResourceExhausted, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
-from flyte_unified.db.api import Work
+from flyte_unified.db.api import Notice, Work
 from flyte_unified.db.batches import CLOSED, Job, drive, full, refusal
 from flyte_unified.db.postgres_client import connect, is_away, is_read_only, told, waits
 from flyte_unified.db.postgres_writer import PATIENCE, Queue, Writer
@@ -53,7 +53,7 @@ class PostgresDatabase:
         self._connect = partial(connect, url)
         self._queue_limit = queue_limit
         creator = partial(self._connect, statement_timeout=statement_timeout)
-        self._writes = _engine(creator, poolclass=NullPool)
+        self._writes = _engine(partial(creator, by_key=True), poolclass=NullPool)
         self._pool = _engine(creator, pool_size=pool_size, max_overflow=0, pool_timeout=PATIENCE, pool_use_lifo=True)
         self._reads = self._pool.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._queue = Queue(batch_limit=batch_limit)
@@ -96,7 +96,7 @@ class PostgresDatabase:
         work: Callable[[], Work[T]],
         *,
         then: Callable[[T], None] | None = None,
-        changed: Callable[[T], Iterable[ActionKey]] | None = None,
+        changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
     ) -> T:
         if not self._open:
             raise Unavailable(CLOSED)

@@ -31,8 +31,15 @@ _CANCELED = "57014"
 _DISK_FULL = "53100"
 
 
-async def connect(url: str, *, statement_timeout: float) -> asyncpg.Connection:
-    """A connection whose statements end after ``statement_timeout`` seconds; 0: never."""
+_BY_KEY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""How rows named by their keys are found, whatever the planner thinks of a table that was empty when it was asked first."""
+
+
+async def connect(url: str, *, statement_timeout: float, by_key: bool = False) -> asyncpg.Connection:
+    """A connection whose statements end after ``statement_timeout`` seconds; 0: never.
+
+    ``by_key``: all that it asks for is named by its key.
+    """
     settings = {
         "application_name": "flyte-unified",
         "statement_timeout": str(round(statement_timeout * 1000)),
@@ -40,6 +47,7 @@ async def connect(url: str, *, statement_timeout: float) -> asyncpg.Connection:
         "idle_in_transaction_session_timeout": _IDLE if statement_timeout else "0",
         "jit": "off",
         "timezone": "UTC",
+        **(_BY_KEY if by_key else {}),
     }
     return await asyncpg.connect(
         url,

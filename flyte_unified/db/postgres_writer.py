@@ -23,8 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from flyte_unified.core.errors import Code, ResourceExhausted, RpcError, Unavailable
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.db.batches import CLOSED, Job, deliver, perform, refusal
+from flyte_unified.db.api import Notice
+from flyte_unified.db.batches import CLOSED, Job, deliver, refusal
 from flyte_unified.db.postgres_client import CHANNEL, is_away, is_transient, told, waits, words
+from flyte_unified.db.together import perform
 
 _log = structlog.get_logger(__name__)
 
@@ -32,23 +34,28 @@ PATIENCE = 4.0
 """Seconds that a call waits for a server that is away: less than clients wait for an answer."""
 COMMIT_LOCK = 0x666C7974_00000002
 _TRIES = 5
-_NOBODY = ActionKey("", "", "", "")
+_NOTHING = Notice("", "")
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _ADD_CHANGES = text(
     """
-    WITH added AS (
-        INSERT INTO changes (origin, project, domain, run, name, at)
-        SELECT CAST(:origin AS bigint), key.project, key.domain, key.run, key.name,
+    WITH locked AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock(:lock)
+    ), added AS (
+        INSERT INTO changes (origin, project, domain, run, name, topic, key, at)
+        SELECT CAST(:origin AS bigint), new.project, new.domain, new.run, new.name, new.topic, new.key,
                CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)
-        FROM unnest(CAST(:projects AS text[]), CAST(:domains AS text[]), CAST(:runs AS text[]), CAST(:names AS text[]))
-             WITH ORDINALITY AS key (project, domain, run, name, place)
-        ORDER BY key.place
+        FROM locked, unnest(
+            CAST(:projects AS text[]), CAST(:domains AS text[]), CAST(:runs AS text[]), CAST(:names AS text[]),
+            CAST(:topics AS text[]), CAST(:keys AS text[])
+        ) WITH ORDINALITY AS new (project, domain, run, name, topic, key, place)
+        ORDER BY new.place
         RETURNING id
     )
     SELECT max(id), CASE WHEN CAST(:tell AS boolean) THEN pg_notify(:channel, CAST(:origin AS text)) END FROM added
     """
 )
+_CHANGED = ("projects", "domains", "runs", "names", "topics", "keys")
 _ORIGIN_OF = text("SELECT origin FROM changes WHERE id = :id")
 
 
@@ -121,6 +128,10 @@ def refuse(jobs: Iterable[Job], error: Exception) -> None:
     for job in jobs:
         if not job.future.done():
             job.future.set_exception(error)
+
+
+def _row(changed: ActionKey | Notice) -> tuple[str, ...]:
+    return (*changed, "", "") if isinstance(changed, ActionKey) else ("", "", "", "", *changed)
 
 
 class Writer:
@@ -201,10 +212,9 @@ class Writer:
         """Writes what changed, in this order; the id of the last row. Holds the lock from here to the commit."""
         keys = [key for job in batch if job.error is None and job.changed is not None for key in job.changed(job.result)]
         latest = [*dict.fromkeys(reversed(keys))][::-1]
-        connection.execute(_LOCK, {"key": COMMIT_LOCK})
-        columns = zip(*(latest or [_NOBODY]), strict=True)
-        values: dict[str, Any] = dict(zip(("projects", "domains", "runs", "names"), map(list, columns), strict=True))
-        values |= {"origin": self._replica, "tell": bool(latest), "channel": CHANNEL}
+        columns = zip(*map(_row, latest or [_NOTHING]), strict=True)
+        values: dict[str, Any] = dict(zip(_CHANGED, map(list, columns), strict=True))
+        values |= {"lock": COMMIT_LOCK, "origin": self._replica, "tell": bool(latest), "channel": CHANNEL}
         return int(connection.execute(_ADD_CHANGES, values).scalar_one())
 
     async def _happened(self, mark: int) -> bool:

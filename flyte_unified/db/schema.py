@@ -1,7 +1,11 @@
 """Brings a database to the schema of this version.
 
 An empty one is created from the tables and stamped: replaying history would cost a second at every first start. Alembic is
-imported only when there is an older schema to move; a test proves that both ways end the same.
+imported only when there is another schema than ours; a test proves that both ways end the same.
+
+While a cluster is upgraded, old and new programs use one schema, so a migration only adds: tables, and columns that an old
+program need not fill. One that must do more notes in ``compatibility`` that older programs are out (``minimum``), and is
+released after the programs that can do without what it takes away.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
 from flyte_unified.core.errors import FailedPrecondition
-from flyte_unified.db.tables import metadata, replicated
+from flyte_unified.db.tables import compatibility, metadata, replicated
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
+MINIMUM = "0001"
+"""The oldest revision whose programs can use this schema, as the migrations note it."""
 
 _version = Table(
     "alembic_version",
@@ -28,7 +34,7 @@ _version = Table(
 def prepare(connection: Connection) -> None:
     """Creates, upgrades or accepts the schema, while the caller keeps other starts out.
 
-    Raises FailedPrecondition for one newer than this program.
+    Raises FailedPrecondition for one that a newer program made and this one cannot use.
     """
     found = _revision(connection)
     if found is None:
@@ -44,11 +50,12 @@ def create(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         replicated.create_all(connection, checkfirst=False)
     _version.create(connection)
+    connection.execute(insert(compatibility).values(minimum=MINIMUM))
     connection.execute(insert(_version).values(version_num=HEAD))
 
 
 def upgrade(connection: Connection, *, found: str) -> None:
-    """Moves an older schema to this version's, one transaction a step."""
+    """Moves an older schema to this version's, one transaction a step; leaves a newer one that we can use as it is."""
     from alembic import command  # a quarter of a second, needed once in a database's life
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -57,8 +64,11 @@ def upgrade(connection: Connection, *, found: str) -> None:
     config.set_main_option("script_location", str(_scripts()))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found not in known:
+        minimum = _minimum(connection) or found
+        if minimum in known:
+            return
         raise FailedPrecondition(
-            f"the database has schema {found}, which this version ({HEAD}) does not know: "
+            f"the database has schema {found}, for programs of schema {minimum} or newer, and this one has {HEAD}: "
             "it was written by a newer flyte-unified; install that version again, or choose another --data-dir"
         )
     config.attributes["connection"] = connection
@@ -69,6 +79,12 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(_version.name):
         return None
     return connection.execute(select(_version.c.version_num)).scalar_one_or_none()
+
+
+def _minimum(connection: Connection) -> str | None:
+    minimum = connection.execute(select(compatibility.c.minimum)).scalar_one_or_none()
+    connection.commit()
+    return minimum
 
 
 def _scripts() -> Path:

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from flyte_unified.core.errors import Internal, ResourceExhausted, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
-from flyte_unified.db.api import Work
+from flyte_unified.db.api import Notice, Work
 from flyte_unified.db.batches import CLOSED, Job, deliver, drive, full, perform, refusal
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class SQLiteDatabase:
         work: Callable[[], Work[T]],
         *,
         then: Callable[[T], None] | None = None,
-        changed: Callable[[T], Iterable[ActionKey]] | None = None,
+        changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
     ) -> T:
         if self._writer is None:
             raise Unavailable(CLOSED)

@@ -197,6 +197,21 @@ cache_reservations = Table(
     Column("expires_at", BigInteger, nullable=False),
 )
 
+compatibility = Table(
+    "compatibility",
+    metadata,
+    Column("minimum", _string(32), primary_key=True, comment="the oldest revision whose programs may use this schema"),
+)
+
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("name", _string(63), primary_key=True, comment="of what there is one leader for"),
+    Column("epoch", BigInteger, nullable=False, comment="of the lease, greater with every leader"),
+    Column("holder", _TEXT, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+
 changes = Table(
     "changes",
     replicated,
@@ -206,4 +221,6 @@ changes = Table(
     Column("run", _string(30), nullable=False),
     Column("name", _string(30), nullable=False, comment="of an action; empty: a batch that changed none"),
     Column("at", BigInteger, nullable=False, comment="microseconds, by the database's clock"),
+    Column("topic", _string(30), nullable=False, server_default="", comment="of a notice, which is about no action"),
+    Column("key", _TEXT, nullable=False, server_default="", comment="what the notice is about"),
 )

@@ -7,9 +7,10 @@ from flyte_unified.ledger.moves import error_info, first_record, record_of
 from flyte_unified.ledger.records import merge
 from flyte_unified.ledger.service import Ledger
 from flyte_unified.ledger.signals import check_signal, signal
-from flyte_unified.ledger.store import action_from, run_from
+from flyte_unified.ledger.store import EXECUTOR, action_from, run_from
 
 __all__ = [
+    "EXECUTOR",
     "NO_TASK",
     "Action",
     "ActionType",

@@ -49,13 +49,25 @@ class Ledger:
             _remember(self._specs, spec.digest, spec.message, bound=_SPECS)
         return added
 
-    async def move(self, key: ActionKey, *steps: Move | Retry) -> list[Action]:
+    async def move(
+        self, key: ActionKey, *steps: Move | Retry, epoch: int | None = None, known: Action | None = None
+    ) -> list[Action]:
         """Applies the steps that are legal, in one transaction; what changed, the action itself first, then what it took along.
 
-        Raises NotFound. An empty list means that no step was legal: the action is past them.
+        An empty list means that no step was legal: the action is past them. ``known``, its row as the caller last saw it,
+        spares a look; ``epoch`` is that of the leader who decides (see ``take_lead``). Raises NotFound; NotLeader when another
+        leads by now, and then has written nothing.
         """
         now = self._clock.now()
-        return await self._commit(lambda: store.move(key, steps, now=now), lambda changed: changed)
+        return await self._commit(lambda: store.move(key, steps, now=now, epoch=epoch, known=known), lambda changed: changed)
+
+    async def take_lead(self, name: str, epoch: int, holder: str) -> None:
+        """From now on no move of an earlier epoch is written, where ``name`` is EXECUTOR.
+
+        ``epoch`` is the lease's (``leaseTransitions``). Raises NotLeader for one that is behind, or another holder's.
+        """
+        now = self._clock.now()
+        await self._database.write(lambda: store.take_lead(name, epoch, holder, now=now))
 
     async def put_state(self, key: ActionKey, state: str) -> bool:
         """Keeps a client's own note on an action; False when there is no such action."""

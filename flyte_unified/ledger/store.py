@@ -7,17 +7,35 @@ from dataclasses import replace
 from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
+from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound, NotLeader
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Work
-from flyte_unified.db.tables import actions, attempts, runs, task_specs
-from flyte_unified.db.upsert import insert_new
+from flyte_unified.db.each import Each, Given
+from flyte_unified.db.tables import actions, attempts, leadership, runs, task_specs
+from flyte_unified.db.upsert import insert_new, insert_or_update, new
 from flyte_unified.ledger import moves
 from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Retry, Run, TaskId
+
+EXECUTOR = "executor"
+"""The name under which ``leadership`` notes who carries actions to their end: its epoch fences moves."""
 
 _IN_RUN = (
     (actions.c.project == bindparam("_project"))
@@ -25,17 +43,13 @@ _IN_RUN = (
     & (actions.c.run == bindparam("_run"))
 )
 _ONE = _IN_RUN & (actions.c.name == bindparam("_name"))
-
-_GET = select(actions).where(_ONE)
-_PARENT = (
-    select(actions.c.depth, actions.c.phase, actions.c.ended_at)
-    .where(_ONE)
-    .with_for_update(read=True)  # what ends the parent waits for this commit and then sees the child; SQLite has one writer
-)
 _CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent")).order_by(actions.c.created_at)
-_LIVE_CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent"), actions.c.ended_at.is_(None))
 _LIVE = select(actions).where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
-_INSERT = insert_new(actions).returning(actions.c.name)
+_ADD_ROOT = insert_new(actions)
+
+_COLUMNS = [column.name for column in actions.columns]
+_PLACE = ("project", "domain", "run", "name")
+_RUN_PLACE = _PLACE[:3]
 _MOVED = (
     "phase",
     "version",
@@ -54,12 +68,75 @@ _MOVED = (
     "value",
     "record",
 )
-_UPDATE = (
-    update(actions)
-    .where(_ONE, actions.c.version == bindparam("_version"))
-    .values({name: bindparam(name) for name in _MOVED})
-    .returning(actions.c.version)
+
+
+def _types(*names: str, prefix: str = "") -> dict[str, TypeEngine[Any]]:
+    return {prefix + name: actions.c[name].type for name in names}
+
+
+def _at(given: Given, *names: str) -> ColumnElement[bool]:
+    return and_(*(actions.c[name] == given["_" + name] for name in names))
+
+
+def _get(given: Given) -> Select[Any]:
+    return select(actions).where(_at(given, *_PLACE))
+
+
+def _live_children(given: Given) -> Select[Any]:
+    return select(actions).where(_at(given, *_RUN_PLACE, "parent"), actions.c.ended_at.is_(None))
+
+
+def _add_child(given: Given) -> Insert:
+    """Below a live parent, and only there.
+
+    What ends the parent waits for this commit and then sees the child; what comes after the end finds no live parent, also
+    when it began before (SQLite has one writer).
+    """
+    above = actions.alias("above")
+    values = [above.c.depth + 1 if name == "depth" else given["_" + name] for name in _COLUMNS]
+    place = and_(*(above.c[name] == given["_" + name] for name in _RUN_PLACE), above.c.name == given["_parent"])
+    live = select(*values).where(place, above.c.ended_at.is_(None)).with_for_update(read=True, of=above)
+    return insert_new(actions).from_select(_COLUMNS, live).returning(*(actions.c[name] for name in _PLACE), actions.c.depth)
+
+
+def _update(given: Given) -> Update:
+    """Where nobody else was faster, and the epoch, if there is one, is the leader's.
+
+    Who takes the lead waits for this commit; who had it finds another epoch, also when it asked before.
+    """
+    led = select(leadership.c.epoch).where(leadership.c.name == EXECUTOR, leadership.c.epoch == given["_epoch"])
+    fence = given["_epoch"].is_(None) | exists(led.with_for_update(read=True, of=leadership))
+    return (
+        update(actions)
+        .where(_at(given, *_PLACE, "version"), fence)
+        .values({name: given[name] for name in _MOVED})
+        .returning(*(actions.c[name] for name in _PLACE))
+    )
+
+
+_KEY = {"_" + name: name for name in _PLACE}
+_GET = Each(_get, values=_types(*_PLACE, prefix="_"), key=_KEY)
+_LIVE_CHILDREN = Each(
+    _live_children,
+    values=_types(*_RUN_PLACE, "parent", prefix="_"),
+    key={"_" + name: name for name in (*_RUN_PLACE, "parent")},
 )
+_ADD_CHILD = Each(_add_child, values=_types(*_COLUMNS, prefix="_"), key=_KEY)
+_UPDATE = Each(
+    _update,
+    values=_types(*_PLACE, "version", prefix="_") | _types(*_MOVED) | {"_epoch": leadership.c.epoch.type},
+    key=_KEY,
+)
+_EPOCH = select(leadership.c.epoch, leadership.c.holder).where(leadership.c.name == bindparam("_name"))
+_TAKE_LEAD = insert_or_update(
+    leadership,
+    key="name",
+    columns=("epoch", "holder", "since"),
+    where=or_(
+        leadership.c.epoch < new(leadership).c.epoch,
+        and_(leadership.c.epoch == new(leadership).c.epoch, leadership.c.holder == new(leadership).c.holder),
+    ),
+).returning(leadership.c.epoch)
 _ARCHIVE = insert_new(attempts)
 _ATTEMPTS = (
     select(attempts.c.record)
@@ -71,7 +148,13 @@ _ATTEMPTS = (
     )
     .order_by(attempts.c.attempt)
 )
-_ADD_SPEC = insert_new(task_specs)
+_ADD_SPEC = Each(
+    lambda given: insert_new(task_specs).from_select(
+        ["digest", "spec"], select(given["_digest"], given["_spec"]).where(true())
+    ),
+    values={"_digest": task_specs.c.digest.type, "_spec": task_specs.c.spec.type},
+    key={"_digest": "digest"},
+)
 _GET_SPEC = select(task_specs.c.spec).where(task_specs.c.digest == bindparam("_digest"))
 _ADD_RUN = insert_new(runs).returning(runs.c.run)
 _GET_RUN = select(runs).where(
@@ -126,8 +209,8 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
     while (known := (yield from _made_before(new))) is None:
         if (yield _ADD_RUN, _run_columns(new.run)).first() is None:  # another replica was faster
             continue
-        yield _ADD_SPEC, {"digest": new.root.spec_digest, "spec": new.spec}
-        yield _INSERT, columns(new.root)
+        yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
+        yield _ADD_ROOT, columns(new.root)
         return new.run, new.root, True
     if known.content != new.run.content:
         raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
@@ -151,19 +234,21 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
 
     Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken.
     """
-    parent = (yield _PARENT, {**_place(new.key), "_name": new.parent}).one_or_none()
-    if parent is not None and parent.ended_at is None:
-        new = replace(new, depth=parent.depth + 1)
-        if (yield _INSERT, columns(new)).first() is not None:
-            if spec is not None:
-                yield _ADD_SPEC, {"digest": new.spec_digest, "spec": spec}
-            return new, True
-    row = (yield _GET, _place(new.key)).one_or_none()
-    if row is None:
+    while (row := (yield _ADD_CHILD, {"_" + name: value for name, value in columns(new).items()}).first()) is None:
+        if (known := (yield from get_action(new.key))) is not None:
+            return (yield from _add_again(_same(known, new), new))
+        parent = yield from get_action(new.key.sibling(new.parent or ""))
         if parent is None:
             raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
-        raise Aborted(f"action {new.parent!r} has ended ({Phase(parent.phase).name}); it starts nothing more")
-    known = _same(action_from(row), new)
+        if parent.terminal:
+            raise Aborted(f"action {new.parent!r} has ended ({parent.phase.name}); it starts nothing more")
+    if spec is not None:
+        yield _ADD_SPEC, {"_digest": new.spec_digest, "_spec": spec}
+    return replace(new, depth=row.depth), True
+
+
+def _add_again(known: Action, new: Action) -> Work[tuple[Action, bool]]:
+    """What there is already, or, of a trace that failed, its next try."""
     if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
         return known, False
     again = moves.recorded_again(known, new)
@@ -171,27 +256,49 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
     return (again, True) if (yield from _save(known, again)) else (known, False)
 
 
-def move(key: ActionKey, steps: Sequence[Move | Retry], *, now: Micros) -> Work[list[Action]]:
+def move(
+    key: ActionKey, steps: Sequence[Move | Retry], *, now: Micros, epoch: int | None = None, known: Action | None = None
+) -> Work[list[Action]]:
     """Applies ``steps`` in order, skipping those that may not be; every action changed, the one named first.
 
-    An action that ends aborts what it started. Raises NotFound.
+    An action that ends aborts what it started. ``known`` is the row as its caller last saw it: where it is still so, it need
+    not be read. ``epoch`` is of the leader that decided this. Raises NotFound; NotLeader where another leads by now.
     """
+    before = known
     while True:
-        row = (yield _GET, _place(key)).one_or_none()
-        if row is None:
-            raise NotFound(f"there is no action {key}")
-        before = action_from(row)
+        if before is None:
+            if (before := (yield from get_action(key))) is None:
+                raise NotFound(f"there is no action {key}")
+            known = None
         after, archived = _apply(before, steps, now=now)
-        if after is before:
-            return []
-        if (yield from _save(before, after)):
+        if after is not before and (yield from _save(before, after, epoch=epoch)):
             break
+        if epoch is not None:
+            yield from _check_lead(epoch)
+        if after is before and known is None:
+            return []
+        before = None
     if archived:
         yield _ARCHIVE, [_attempt_columns(key, record) for record in archived]
     changed = [after]
     if after.terminal and after.action_type is ActionType.TASK:
         changed += yield from _abort_below(after, now=now, reason=_reason(after), principal=after.principal)
     return changed
+
+
+def take_lead(name: str, epoch: int, holder: str, *, now: Micros) -> Work[None]:
+    """Notes that ``holder`` leads from now on. Raises NotLeader when another does, in this epoch or a later one."""
+    values = {"name": name, "epoch": epoch, "holder": holder, "since": now}
+    if (yield _TAKE_LEAD, values).first() is None:
+        row = (yield _EPOCH, {"_name": name}).one()
+        raise NotLeader(f"{name}: {holder} would lead in epoch {epoch}, but {row.holder} does in epoch {row.epoch}")
+
+
+def _check_lead(epoch: int) -> Work[None]:
+    row = (yield _EPOCH, {"_name": EXECUTOR}).one_or_none()
+    if row is None or row.epoch != epoch:
+        told = f"{row.holder} does in epoch {row.epoch}" if row is not None else "nobody does"
+        raise NotLeader(f"who led in epoch {epoch} leads no more: {told}")
 
 
 def save_state(key: ActionKey, state: str, *, now: Micros) -> Work[bool]:
@@ -235,10 +342,10 @@ def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) ->
     return changed
 
 
-def _save(before: Action, after: Action) -> Work[bool]:
+def _save(before: Action, after: Action, *, epoch: int | None = None) -> Work[bool]:
     values = {name: getattr(after, name) for name in _MOVED}
-    saved = (yield _UPDATE, {**_place(before.key), "_version": before.version, **values}).first()
-    return saved is not None
+    guard = {**_place(before.key), "_version": before.version, "_epoch": epoch}
+    return (yield _UPDATE, {**guard, **values}).first() is not None
 
 
 def _reason(parent: Action) -> str:
@@ -266,7 +373,6 @@ def columns(action: Action) -> dict[str, Any]:
     return row
 
 
-_COLUMNS = [column.name for column in actions.columns]
 _TASK_AT = _COLUMNS.index("task_project")
 _ACTION_FIELDS = [name for name in _COLUMNS[4:] if name not in {"task_project", "task_domain", "task_name", "task_version"}]
 

@@ -15,7 +15,7 @@ from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
-from flyte_unified.db.api import Database
+from flyte_unified.db.api import Database, Notice
 from flyte_unified.projects import filters, store
 from flyte_unified.projects.store import Project, State
 
@@ -23,6 +23,7 @@ SYSTEM = "system"
 """Where tasks of the system itself live: the SDK looks there for the one that builds images."""
 
 _MAX_LIMIT = 1000
+_TOPIC = "project"
 
 
 class Projects:
@@ -33,6 +34,7 @@ class Projects:
         self._clock = clock
         self._seed = seed
         self._states: dict[str, State] = {}
+        self._changes = 0
         self.domains = tuple(domains)
 
     async def start(self) -> None:
@@ -51,8 +53,10 @@ class Projects:
             raise NotFound(f"there is no domain {domain!r}; known are {', '.join(self.domains)}")
         state = self._states.get(project)
         if state is None:
-            # A change that commits while this is read has the last word.
-            state = self._states.setdefault(project, (await self.get(project)).state)
+            changes = self._changes
+            state = (await self.get(project)).state
+            if changes == self._changes:  # else what was read may be over already
+                self._states[project] = state
         if state.archived:
             raise FailedPrecondition(f"project {project!r} is archived; activate it to use it again")
 
@@ -66,12 +70,19 @@ class Projects:
         """Replaces all of it but the domains. Raises NotFound; InvalidArgument naming the field."""
         new = self._project(wanted)
 
-        def changed(found: bool) -> None:
-            if found:
-                self._states[new.id] = new.state
-
-        if not await self._database.write(lambda: store.change(new), then=changed):
+        notice = Notice(_TOPIC, new.id)
+        if not await self._database.write(
+            lambda: store.change(new), then=lambda _: self.noticed(notice), changed=lambda found: [notice] if found else []
+        ):
             raise _unknown(new.id)
+
+    def noticed(self, notice: Notice | None) -> None:
+        """What changed, here or on another replica; None: anything may have."""
+        if notice is None:
+            self._states.clear()
+        elif notice.topic == _TOPIC:
+            self._states.pop(notice.key, None)
+        self._changes += 1
 
     async def get(self, project: str) -> Project:
         """Raises NotFound."""

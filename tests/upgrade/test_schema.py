@@ -159,14 +159,15 @@ async def test_a_migration_that_fails_leaves_the_older_schema(tmp_path: Path, mo
     await _started(tmp_path / "flyte.db")
 
 
-async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """A schema of an unknown revision stops the start, with words on what to do, and nothing of it is changed."""
+async def test_a_newer_database_without_room_for_us_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A schema that is for newer programs stops the start, with words on what to do, and nothing of it is changed."""
     engine = await _created(tmp_path / "flyte.db")
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE compatibility SET minimum = '9001'")
     before = _objects(engine)
 
-    with pytest.raises(FailedPrecondition, match=r"schema 9999.*newer flyte-unified.*--data-dir"):
+    with pytest.raises(FailedPrecondition, match=r"schema 9999, for programs of schema 9001.*newer flyte-unified.*--data-dir"):
         await _started(tmp_path / "flyte.db")
 
     assert _objects(engine) == before

@@ -22,6 +22,7 @@ from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.tables import metadata, replicated
 from tests.postgres import PostgresServer
 
+HEAD = schema.HEAD
 MIGRATIONS = Path(__file__).parents[3] / "migrations"
 COLUMNS = """
     SELECT table_name, column_name, data_type, character_maximum_length, collation_name, is_nullable, column_default
@@ -95,25 +96,25 @@ async def test_an_older_schema_is_moved_forward_once(empty: list[str], monkeypat
     """Replicas of a newer release start together on yesterday's database."""
     moved: list[str] = []
     await _started(empty[0])
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", "9001")
 
     def upgrade(connection: Connection, *, found: str) -> None:
         moved.append(found)
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9001'")
         connection.commit()
 
     monkeypatch.setattr(schema, "upgrade", upgrade)
     await asyncio.gather(*(_started(empty[0]) for _ in range(3)))
-    assert moved == ["0001"]
+    assert moved == [HEAD]
 
 
-async def test_a_newer_schema_is_refused(empty: list[str]) -> None:
+async def test_a_newer_schema_without_room_for_us_is_refused(empty: list[str]) -> None:
     """With words on what to do; nothing of it is changed."""
     await _started(empty[0])
     session = await asyncpg.connect(empty[0])
-    await session.execute("UPDATE alembic_version SET version_num = '9999'")
+    await session.execute("UPDATE alembic_version SET version_num = '9999'; UPDATE compatibility SET minimum = '9001'")
     await session.close()
-    with pytest.raises(FailedPrecondition, match=r"schema 9999.*newer flyte-unified"):
+    with pytest.raises(FailedPrecondition, match=r"schema 9999, for programs of schema 9001.*newer flyte-unified"):
         await _started(empty[0])
 
 

@@ -16,6 +16,7 @@ from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import schema
 from flyte_unified.db.api import Work
+from flyte_unified.db.batches import drive
 from flyte_unified.ledger import store
 from flyte_unified.ledger.api import Action, ActionType, Failure, Move, Retry
 from tests.unit.ledger.births import RUN, action, run, spec
@@ -28,13 +29,7 @@ phases = st.sampled_from([Phase.QUEUED, Phase.RUNNING, Phase.PAUSED, Phase.SUCCE
 
 def done(connection: Connection, work: Work[T]) -> T:
     """The result of ``work``, its statements run one by one."""
-    try:
-        statement = next(work)
-        while True:
-            parts = statement if isinstance(statement, tuple) else (statement,)
-            statement = work.send(connection.execute(*parts))
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+    return drive(connection, lambda: work)
 
 
 class Tree(RuleBasedStateMachine):
