@@ -33,7 +33,7 @@ from flyte_unified.dataproxy.logs import LogTail
 from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.dataproxy.translator.handlers import TranslatorHandlers
 from flyte_unified.dataproxy.uploads import Uploads
-from flyte_unified.db.api import Database
+from flyte_unified.db.api import Database, Notice
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.events.handlers import EventsHandlers
 from flyte_unified.executor.caching import Caching
@@ -181,9 +181,15 @@ class Manager:
             settings.url,
             replica=database.replica,
             tell=lambda rows: self._ledger.changes.publish(map(action_from, rows)),
+            notice=self._noticed,
             statement_timeout=settings.statement_timeout,
         )
         return database, feed
+
+    def _noticed(self, notice: Notice | None) -> None:
+        """What another replica changed beside actions."""
+        self.projects.noticed(notice)
+        self._cache.noticed(notice)
 
     def _options(self, tokens: RunTokens, pages: Pages) -> Options:
         settings = self._settings
