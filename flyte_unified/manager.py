@@ -18,6 +18,7 @@ from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
+from flyte_unified.actions.queue import Rows
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
@@ -49,6 +50,7 @@ from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.interpreters import choose
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.ledger.api import Ledger, action_from
+from flyte_unified.plugins import registry
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import Projects
 from flyte_unified.rpc.edge import Edge
@@ -107,7 +109,9 @@ class Manager:
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
         self.controller = Controller(
             ledger=self._ledger,
+            queue=Rows(ledger=self._ledger),
             store=self._store,
+            describe=registry.describe,
             launcher=attempts,
             slots=_slots(settings),
             caching=Caching(catalog=self._cache, ledger=self._ledger, store=self._store),

@@ -7,12 +7,14 @@ restart it looks at those and goes on. Decisions are ``reconcile``'s; here is th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
 from flyteidl2.workflow import run_definition_pb2
 
+from flyte_unified.actions.queue import WorkQueue
 from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
 from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from flyte_unified.core.ids import ActionKey
@@ -22,10 +24,9 @@ from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.judge import Judge, Options
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
-from flyte_unified.launchers.api import Attempt, Event, Launcher, Started, WorkId
-from flyte_unified.ledger.api import Action, ActionType, Everything, Ledger, Move, Retry
-from flyte_unified.plugins.api import Process, Refusal, Resources, Timer
-from flyte_unified.plugins.registry import describe
+from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, WorkId
+from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
+from flyte_unified.plugins.api import Process, Refusal, Resources, Runnable, TaskContext, Timer, Work
 from flyte_unified.storage.api import DataStore
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +60,9 @@ class Controller:
         self,
         *,
         ledger: Ledger,
+        queue: WorkQueue,
         store: DataStore,
+        describe: Callable[[TaskContext], Work],
         launcher: Launcher,
         slots: Slots,
         caching: Caching,
@@ -67,6 +70,8 @@ class Controller:
         options: Options,
     ) -> None:
         self._ledger = ledger
+        self._queue = queue
+        self._describe = describe
         self._launcher = launcher
         self._judge = Judge(ledger=ledger, store=store, caching=caching, clock=clock, options=options)
         self._slots = slots
@@ -105,7 +110,7 @@ class Controller:
             await self._loop_task
 
     async def stop(self, *, grace: float) -> None:
-        """Ends running tasks as interruptions, which cost no retry: they go on at the next start."""
+        """Ends local processes as interruptions, which cost no retry: they go on at the next start."""
         self._draining = True
         for live in self._lives.values():
             live.see(draining=True)
@@ -113,7 +118,7 @@ class Controller:
         try:
             async with asyncio.timeout(grace):
                 await self._launcher.stop(grace=max(0.1, grace - 1.0))
-                while any(live.view.observed is not None for live in self._lives.values()):
+                while any(live.view.observed is not None and _is_local(live) for live in self._lives.values()):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -132,22 +137,22 @@ class Controller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._queue.close()
         await self._caching.close()
 
     async def _run(self, ready: asyncio.Event) -> None:
-        with self._ledger.changes.subscribe(Everything()) as subscription:
-            try:
-                await self._take_up()
-            finally:
-                ready.set()
-            while changed := await subscription.next():
-                for action in changed:
-                    self._observe(action)
+        try:
+            await self._take_up()
+        finally:
+            ready.set()
+        while changed := await self._queue.next():
+            for action in changed:
+                self._observe(action)
 
     async def _take_up(self) -> None:
         """What an earlier server left: its processes first, as an action is judged by what is known of its process."""
         self._found.extend(await self._launcher.start(self._on_event))
-        for action in sorted(await self._ledger.live(), key=lambda action: action.depth):
+        for action in sorted(await self._queue.start(), key=lambda action: action.depth):
             self._add(action)
         self._knowing = True
         latest_first = sorted(self._found, key=lambda event: event.id.attempt, reverse=True)
@@ -155,7 +160,7 @@ class Controller:
         for live in list(self._lives.values()):
             if live.view.running:
                 await self._prepare(live)
-            if live.view.running:  # it may have ended meanwhile
+            if live.view.running and _is_local(live):  # it may have ended meanwhile
                 self._slots.hold(live.view.action.key, _claim(live.view))
                 self._hold(live)
         for live in list(self._lives.values()):
@@ -222,20 +227,24 @@ class Controller:
             known = Observed(attempt=event.id.attempt, launched_at=event.at)
         elif known.attempt > event.id.attempt:
             return None
-        if isinstance(event, Started):
+        details = event.details
+        if isinstance(event, Progress):
+            known = replace(known, phase=event.phase, phase_at=event.at)
+        elif isinstance(event, Started):
             link = self._options.log_link(event.id.action, event.id.attempt)
-            links = live.view.work.links if isinstance(live.view.work, Process) else ()
-            details = records.begin(event, log=link, links=links)
-            known = replace(known, started_at=event.at, pid=event.pid, details=details)
+            details = records.begin(event, log=link, links=live.view.work.links if isinstance(live.view.work, Runnable) else ())
+            known = replace(known, started_at=event.at)
         else:
             known = replace(known, ended_at=event.at, exit=event.exit)
+        if details is not None:
+            known = replace(known, details=records.joined(known.details, details))
         live.see(observed=known)
         return live
 
     def _dismiss(self, event: Event) -> None:
         """A process that nobody waits for: one that runs is ended, what one that has ended left behind is removed."""
         kill = self._launcher.kill
-        work = kill(event.id, grace=self._options.kill_grace) if isinstance(event, Started) else self._tidy(event.id)
+        work = self._tidy(event.id) if isinstance(event, Ended) else kill(event.id, grace=self._options.kill_grace)
         task = asyncio.create_task(work, name=f"dismiss {event.id}")
         self._dismissals.add(task)
         task.add_done_callback(self._dismissals.discard)
@@ -285,7 +294,10 @@ class Controller:
 
     async def _do(self, live: _Live, step: Step) -> None:
         if isinstance(step, Record):
+            told = live.view.observed.details if live.view.observed is not None else None
             await self._record(live, *step.steps)
+            if (observed := live.view.observed) is not None and observed.details is told:
+                live.see(observed=replace(observed, details=None))
         elif step is Do.PREPARE:
             await self._prepare(live)
         elif step is Do.ASK_CACHE:
@@ -313,7 +325,7 @@ class Controller:
         action = live.view.action
         try:
             context = await self._judge.context(action)
-            work = describe(context)
+            work = self._describe(context)
             timer = work.seconds(await self._judge.inputs(action)) if isinstance(work, Timer) else None
             limits = policy.limits(context.spec.task_template.metadata)
         except (InvalidArgument, NotFound, PermissionDenied) as error:
@@ -365,19 +377,13 @@ class Controller:
 
     async def _start(self, live: _Live) -> None:
         action, work = live.view.action, live.view.work
-        if not isinstance(work, Process):
-            raise TypeError(f"{action.key} has no process to start")
+        if not isinstance(work, Runnable):
+            raise TypeError(f"{action.key} has nothing to start")
         live.see(observed=Observed(attempt=action.attempt, launched_at=self._clock.now()))
-        attempt = Attempt(
-            id=WorkId(action.key, action.attempt),
-            arguments=work.arguments,
-            environment=work.environment,
-            system=work.system,
-            memory_limit=work.resources.memory_limit,
-            gpus=self._slots.gpus(action.key),
-        )
         try:
-            await self._launcher.launch(attempt)
+            await self._launcher.launch(
+                Attempt(id=WorkId(action.key, action.attempt), work=work, gpus=self._slots.gpus(action.key))
+            )
         except Exception as error:
             live.see(observed=None)
             if not isinstance(error, FlyteUnifiedError) or isinstance(error, Unavailable):
@@ -433,6 +439,10 @@ class Controller:
 
     def _wall_offset(self) -> int:
         return self._clock.now() - int(self._clock.monotonic() * SECOND)
+
+
+def _is_local(live: _Live) -> bool:
+    return isinstance(live.view.work, Process)
 
 
 def _claim(view: View) -> Claim:

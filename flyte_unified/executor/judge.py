@@ -14,9 +14,9 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.executor import outcome, policy, reconcile, records
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.reconcile import View
-from flyte_unified.launchers.api import INTERPRETER, Exit
+from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Action, Failure, Ledger, Move, Retry
-from flyte_unified.plugins.api import Process, TaskContext
+from flyte_unified.plugins.api import Exit, Process, TaskContext
 from flyte_unified.storage.api import DataStore
 
 
@@ -29,6 +29,8 @@ class Options:
     """Where tasks write data when their run names no place."""
     log_link: Callable[[ActionKey, int], str]
     interpreter: str = ""
+    namespace: Callable[[ActionKey], str] = lambda _: ""
+    """Where the objects of an action are in a cluster."""
     system_retries: int = 3
     system_backoff: policy.Backoff = field(default_factory=policy.Backoff)
     kill_grace: float = 5.0
@@ -58,6 +60,7 @@ class Judge:
             previous_prefix=f"{prefix}/{action.attempt - 1}" if action.attempt > 1 else "",
             raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
             endpoint=self._options.endpoint(action.key.run_key),
+            namespace=self._options.namespace(action.key),
         )
 
     async def inputs(self, action: Action) -> common_pb2.Inputs:
@@ -93,7 +96,8 @@ class Judge:
                 system_backoff=self._options.system_backoff,
                 at=ended,
             )
-        return (*before, replace(last, details=records.end(ending, at=ended)))
+        details = records.end(ending, at=ended)
+        return (*before, replace(last, details=records.joined(observed.details if observed is not None else None, details)))
 
     async def outputs(self, action: Action) -> bytes:
         """The outputs of an ended action; empty where it has none."""

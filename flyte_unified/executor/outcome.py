@@ -14,8 +14,9 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
-from flyte_unified.launchers.api import INTERPRETER, Exit
+from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Failure
+from flyte_unified.plugins.api import Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ def _fault(content: bytes | None, names: Sequence[str]) -> str:
 
 
 def _crash(ending: Exit, fault: str) -> Failed:
+    if (known := ending.fault) is not None:
+        return _failed(known.code, known.message, known.failure, retryable=known.retryable)
     if ending.out_of_memory:
         return _failed("OOMKilled", "the task used more memory than its limit allows and was killed", Failure.USER)
     if ending.signal is not None:
@@ -108,9 +111,9 @@ def _crash(ending: Exit, fault: str) -> Failed:
     return _failed("Interrupted", "the task's process is gone, and nobody saw it end", Failure.SYSTEM)
 
 
-def _failed(code: str, message: str, failure: Failure) -> Failed:
+def _failed(code: str, message: str, failure: Failure, *, retryable: bool = True) -> Failed:
     kind = execution_pb2.ExecutionError.USER if failure is Failure.USER else execution_pb2.ExecutionError.SYSTEM
-    error = execution_pb2.ExecutionError(
-        code=code, message=message, kind=kind, recoverability=execution_pb2.ContainerError.RECOVERABLE
-    )
-    return Failed(error=error, failure=failure, retryable=True)
+    document = execution_pb2.ContainerError
+    recoverability = document.RECOVERABLE if retryable else document.NON_RECOVERABLE
+    error = execution_pb2.ExecutionError(code=code, message=message, kind=kind, recoverability=recoverability)
+    return Failed(error=error, failure=failure, retryable=retryable)

@@ -14,12 +14,11 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Micros
-from flyte_unified.core.phases import Phase
+from flyte_unified.core.phases import Phase, legal
 from flyte_unified.executor.outcome import Failed
 from flyte_unified.executor.policy import Backoff, Limits
-from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Action, ActionType, Failure, Move, Retry
-from flyte_unified.plugins.api import Refusal, Timer, Work
+from flyte_unified.plugins.api import Exit, Process, Refusal, Timer, Work
 
 QUEUED_TIMEOUT = "QUEUED_TIMEOUT_EXCEEDED"
 MAX_RUNTIME = "MAX_RUNTIME_EXCEEDED"
@@ -45,17 +44,19 @@ class Slot(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """The process of an attempt. ``pid`` 0: being started."""
+    """The process, or the object in a cluster, of an attempt."""
 
     attempt: int
     launched_at: Micros
+    phase: Phase = Phase.QUEUED
+    """How far it has come on its way to running"""
+    phase_at: Micros | None = None
     started_at: Micros | None = None
-    pid: int = 0
     ended_at: Micros | None = None
     exit: Exit | None = None
     killing: bool = False
     details: run_definition_pb2.ActionAttempt | None = None
-    """What the attempt's record shows of it."""
+    """What is still to be added to the attempt's record."""
 
 
 class Sleep(NamedTuple):
@@ -151,9 +152,7 @@ def next_step(view: View, now: Micros) -> Step:
 def _queued(view: View, now: Micros) -> Step:
     action, observed = view.action, view.observed
     if observed is not None:
-        if observed.started_at is None:
-            return Wait(_next_bound(view))
-        return Record(started(action, observed))
+        return _on_its_way(view, observed)
     if view.draining:
         return Wait()
     if action.not_before is not None and action.not_before > now:
@@ -164,15 +163,31 @@ def _queued(view: View, now: Micros) -> Step:
         return Wait(_next_bound(view))
     if isinstance(view.work, Timer):
         return _timer(view, now)
-    if view.slot is Slot.NONE:
-        return Do.CLAIM_SLOT
-    return Do.START if view.slot is Slot.HELD else Wait(_next_bound(view))
+    if isinstance(view.work, Process) and view.slot is not Slot.HELD:
+        return Do.CLAIM_SLOT if view.slot is Slot.NONE else Wait(_next_bound(view))
+    return Do.START
+
+
+def _on_its_way(view: View, observed: Observed) -> Step:
+    action = view.action
+    if observed.started_at is not None:
+        return Record(started(action, observed))
+    if legal(action.phase, observed.phase):
+        return Record((_seen(action, observed, to=observed.phase),))
+    return Record((_seen(action, observed, to=action.phase),)) if observed.details is not None else Wait(_next_bound(view))
 
 
 def _running(view: View, now: Micros) -> Step:
+    action, observed = view.action, view.observed
     if isinstance(view.work, Timer):
         return _timer(view, now)
-    return Wait(_next_bound(view)) if view.observed is not None else Do.JUDGE
+    if observed is None:
+        return Do.JUDGE
+    return Record((_seen(action, observed, to=action.phase),)) if observed.details is not None else Wait(_next_bound(view))
+
+
+def _seen(action: Action, observed: Observed, *, to: Phase) -> Move:
+    return Move(to=to, attempt=action.attempt, at=observed.phase_at, details=observed.details)
 
 
 def _timer(view: View, now: Micros) -> Step:

@@ -8,22 +8,38 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros, timestamp
-from flyte_unified.launchers.api import Exit, Started
+from flyte_unified.launchers.api import Started
+from flyte_unified.ledger.api import merge
+from flyte_unified.plugins.api import Exit
 
 
 def begin(event: Started, *, log: str, links: Iterable[execution_pb2.TaskLog]) -> run_definition_pb2.ActionAttempt:
-    """A process that was started. ``log`` is the address of its output, ``links`` are the task's own."""
+    """What was started. ``log`` is the address of its output, ``links`` are the task's own."""
     record = run_definition_pb2.ActionAttempt(logs_available=True)
     record.log_info.add(uri=log, name="Log", ready=True, ShowWhilePending=True)
     record.log_info.extend(links)
-    where = f" on {event.where}" if event.where else ""
-    _tell(record, "Started", f"process {event.pid} started{where}", at=event.at)
-    return record
+    if event.pid:
+        where = f" on {event.where}" if event.where else ""
+        _tell(record, "Started", f"process {event.pid} started{where}", at=event.at)
+    return joined(record, event.details)
+
+
+def joined(
+    record: run_definition_pb2.ActionAttempt | None, more: run_definition_pb2.ActionAttempt | None
+) -> run_definition_pb2.ActionAttempt:
+    """Both in one."""
+    both = run_definition_pb2.ActionAttempt()
+    for part in (record, more):
+        if part is not None:
+            merge(both, part)
+    return both
 
 
 def end(ending: Exit, *, at: Micros) -> run_definition_pb2.ActionAttempt:
     """A process that is gone."""
-    if ending.out_of_memory:
+    if ending.fault is not None:
+        message = ending.fault.message
+    elif ending.out_of_memory:
         message = "killed: it used more memory than its limit"
     elif ending.signal is not None:
         message = f"ended by signal {ending.signal}"

@@ -1,4 +1,4 @@
-"""The port to where work runs: local processes now, pods in a cluster.
+"""The port to where work runs: local processes, pods, operators' resources, remote jobs.
 
 A launcher is told what an attempt is and tells what becomes of it. It decides nothing: outcome, retries and limits are the
 executor's. Work goes on when the server dies; ``start`` finds it again.
@@ -6,13 +6,17 @@ executor's. Work goes on when the server dies; ``start`` finds it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.plugins.api import Exit, Runnable
 
 INTERPRETER = "FLYTE_UNIFIED_PYTHON"
 """The variable with which a task or a run chooses the Python that its local processes run in."""
@@ -38,51 +42,49 @@ class WorkId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What is to run. ``environment`` is what task and run ask for; ``system`` stands above it."""
+    """What is to run."""
 
     id: WorkId
-    arguments: tuple[str, ...]
-    environment: Mapping[str, str]
-    system: Mapping[str, str]
-    memory_limit: int = 0
-    """Bytes; 0: none"""
+    work: Runnable
     gpus: tuple[int, ...] = ()
+    """Of this machine, for it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """The end of a process. Both None: nobody saw it end."""
+class Progress:
+    """An attempt has come to ``phase``, short of running, or there is more to tell of it."""
 
-    code: int | None = None
-    signal: int | None = None
-    out_of_memory: bool = False
+    id: WorkId
+    at: Micros
+    phase: Phase
+    details: run_definition_pb2.ActionAttempt | None = None
+    """For the attempt's record: cluster events, links, log context. What is told again is kept once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """An attempt's process runs."""
+    """An attempt runs."""
 
     id: WorkId
     at: Micros
-    pid: int
-    log: str = ""
-    """Where its output is kept."""
+    pid: int = 0
+    """Of a local process"""
     where: str = ""
     """For people: the interpreter, the node."""
+    details: run_definition_pb2.ActionAttempt | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """An attempt's process is gone."""
+    """An attempt's process or object is at its end, and its log is kept."""
 
     id: WorkId
     at: Micros
     exit: Exit
-    max_rss: int = 0
-    """Bytes"""
+    details: run_definition_pb2.ActionAttempt | None = None
 
 
-Event = Started | Ended
+Event = Progress | Started | Ended
 
 
 class Launcher(Protocol):

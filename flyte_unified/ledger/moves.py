@@ -51,7 +51,7 @@ def recorded_again(known: Action, new: Action) -> Action:
 def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
     """``action`` after ``move``; None where the table of phases, or the attempt's number, forbids it.
 
-    A move to the phase that the action is in already adds what it brings to the record of a live attempt.
+    A move to the phase that the action is in already adds what it brings, if it is new, to the record of a live attempt.
     """
     if move.attempt is not None and move.attempt != action.attempt:
         return None
@@ -62,12 +62,10 @@ def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
     _merge(record, move)
     if move.to != action.phase:
         at = _enter(record, move.to, at)
-    return replace(
+    after = replace(
         action,
         phase=move.to,
-        version=action.version + 1,
         cache_status=action.cache_status if move.cache_status is None else move.cache_status,
-        updated_at=now,
         started_at=at if move.to == Phase.RUNNING and action.started_at is None else action.started_at,
         ended_at=at if move.to.terminal else None,
         not_before=None if move.to != Phase.QUEUED else action.not_before,
@@ -78,6 +76,7 @@ def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
         value=move.value if move.value is not None else action.value,
         record=record.SerializeToString(),
     )
+    return replace(after, version=action.version + 1, updated_at=now) if after != action else None
 
 
 def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_definition_pb2.ActionAttempt] | None:

@@ -1,14 +1,21 @@
-"""The words between executor and plugins."""
+"""The words between executor, plugins and launchers: what a task is, as data, and what is seen of it.
+
+A laptop's plugins give processes, timers and refusals; a cluster's give pods, operators' resources and remote jobs instead of
+processes. What an object in the cluster means is said by the plugin that made it, as a pure function from object to ``State``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from flyteidl2.core import execution_pb2
+from flyteidl2.core import execution_pb2, tasks_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
-from flyte_unified.ledger.api import Action, Run
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.phases import Phase
+from flyte_unified.ledger.api import Action, Failure, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +34,8 @@ class TaskContext:
     """Where this attempt may write data of its own."""
     endpoint: str
     """Where its process reaches the server: ``host:port/t/<run token>``"""
+    namespace: str = ""
+    """Where its objects are in a cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,4 +77,82 @@ class Refusal:
     message: str
 
 
-Work = Process | Timer | Refusal
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why an attempt ended, where its launcher knows better than an exit code tells: evicted, never pulled, node lost."""
+
+    code: str
+    message: str
+    failure: Failure
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """The end of an attempt's process or object. All empty: nobody saw how it ended."""
+
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    fault: Fault | None = None
+    """Weighs more than the code; less than what the attempt's files say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What an object in the cluster tells of its attempt. With an ``exit`` it has ended."""
+
+    phase: Phase
+    """QUEUED, WAITING_FOR_RESOURCES, INITIALIZING or RUNNING: how far it has come, or had come when it ended."""
+    since: Micros | None = None
+    """When ``phase`` or the end began, where the object tells."""
+    reason: str = ""
+    """For people: why it is not further."""
+    exit: Exit | None = None
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+    """Dashboards and the like, known only now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod. The launcher adds name, namespace, owner, finalizer and the labels by which it knows its pods."""
+
+    manifest: Mapping[str, Any]
+    """``metadata`` (labels, annotations) and ``spec``, as JSON on the wire."""
+    primary: str
+    """The container whose end is the attempt's."""
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """An operator's custom resource. The launcher adds to it what it adds to a pod."""
+
+    manifest: Mapping[str, Any]
+    """``apiVersion``, ``kind``, ``metadata`` (labels, annotations), ``spec``."""
+    plural: str
+    state: Callable[[Mapping[str, Any]], State]
+    """Reads the whole object. Pure."""
+    pod_labels: Callable[[str], Mapping[str, str]]
+    """From the object's name to the labels of its pods, the one first whose log is the attempt's: driver, head, master."""
+    container: str = ""
+    """The container of that pod whose log is the attempt's; empty: its first."""
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job that a connector runs somewhere else (flyteidl2/connector)."""
+
+    connector: str
+    """The address of the service."""
+    template: tasks_pb2.TaskTemplate
+    input_uri: str
+    output_prefix: str
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+
+
+Runnable = Process | Pod | Resource | Job
+"""Work that a launcher carries out."""
+
+Work = Runnable | Timer | Refusal

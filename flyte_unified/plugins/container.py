@@ -12,6 +12,7 @@ from flyteidl2.core import execution_pb2, tasks_pb2
 from google.protobuf import struct_pb2
 
 from flyte_unified.core.clock import timestamp
+from flyte_unified.core.names import object_name
 from flyte_unified.core.quantities import quantity
 from flyte_unified.core.templates import render
 from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Work
@@ -53,7 +54,7 @@ def describe(context: TaskContext) -> Work:
     return Process(
         arguments=render(arguments, known),
         environment=environment,
-        system=_system(context, actions=environment.get(_ACTIONS, "1")),
+        system=system(context, actions=environment.get(_ACTIONS, "1")),
         resources=resources,
         links=tuple(_link(link, known) for link in template.metadata.log_links),
     )
@@ -73,22 +74,16 @@ def variables(context: TaskContext) -> dict[str, str]:
         "runname": action.key.run,
         "actionname": action.key.name,
         "runstarttime": start,
-        "perretryuniquekey": pod_name(context),
-        "namespace": f"{action.key.project}-{action.key.domain}",
+        "perretryuniquekey": object_name(action.key, action.attempt),
+        "namespace": context.namespace or f"{action.key.project}-{action.key.domain}",
         "executionproject": action.key.project,
         "executiondomain": action.key.domain,
         "executionorg": _ORG,
-        "podname": pod_name(context),
+        "podname": object_name(action.key, action.attempt),
     }
 
 
-def pod_name(context: TaskContext) -> str:
-    """Distinct for every attempt; what a pod of it would be called."""
-    action = context.action
-    return f"{action.key.run}-{action.key.name}-{action.attempt - 1}"
-
-
-def _system(context: TaskContext, *, actions: str) -> dict[str, str]:
+def system(context: TaskContext, *, actions: str) -> dict[str, str]:
     """What the SDK's runtime needs, whatever the user says."""
     action = context.action
     task = action.task
@@ -105,7 +100,7 @@ def _system(context: TaskContext, *, actions: str) -> dict[str, str]:
         "FLYTE_INTERNAL_TASK_VERSION": task.version,
         "FSSPEC_FILE_AUTO_MKDIR": "1",
         "RUN_NAME": action.key.run,
-        "_F_PN": pod_name(context),
+        "_F_PN": object_name(action.key, action.attempt),
         "_U_EP_OVERRIDE": context.endpoint,
         "_U_INSECURE": "true",
         "_U_ORG_NAME": _ORG,

@@ -1,8 +1,6 @@
-"""Which plugin a task type belongs to."""
+"""Which plugin a task type belongs to on a laptop."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
 
 from flyte_unified.plugins import container, sleep
 from flyte_unified.plugins.api import Refusal, TaskContext, Work
@@ -18,7 +16,7 @@ _OPERATORS = {
     "tensorflow": "Kubeflow's training operator in a cluster",
 }
 
-_PLUGINS: Mapping[str, Callable[[TaskContext], Work]] = {"core-sleep": sleep.describe}
+_PLUGINS = {"core-sleep": sleep.describe}
 
 
 def describe(context: TaskContext) -> Work:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Exit, Started, WorkId
+from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
+from flyte_unified.plugins.api import Exit, Process
 
 _WARM = frozenset({"a0"})
 """Programs that a fork server can be."""
@@ -81,20 +82,23 @@ class ProcessAttempts:
         return [self._event(event) for event in found]
 
     async def launch(self, attempt: Attempt) -> None:
-        interpreter = self._chosen[attempt.id] = Path(attempt.environment.get(INTERPRETER) or self._interpreter)
-        environment = self._environment(attempt.environment, attempt.system, interpreter)
+        work = attempt.work
+        if not isinstance(work, Process):
+            raise TypeError(f"{attempt.id} is no process")
+        interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or self._interpreter)
+        environment = self._environment(work.environment, work.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
         await self._processes.launch(
             ProcessWork(
                 id=str(attempt.id),
-                argv=attempt.arguments,
+                argv=work.arguments,
                 env=environment,
                 directory=self._work / str(attempt.id),
                 log=self.log_path(attempt.id),
                 interpreter=interpreter,
-                warm=self._warm and attempt.arguments[0] in _WARM,
-                memory_limit=attempt.memory_limit or None,
+                warm=self._warm and work.arguments[0] in _WARM,
+                memory_limit=work.resources.memory_limit or None,
                 log_limit=self._log_limit,
             )
         )
@@ -131,9 +135,9 @@ class ProcessAttempts:
             begun.set()
         if isinstance(event, Exited):
             exit = Exit(code=event.exit_code, signal=event.signal, out_of_memory=event.oom)  # noqa: A001
-            return Ended(id=work, at=Micros(event.at), exit=exit, max_rss=event.max_rss_bytes)
+            return Ended(id=work, at=Micros(event.at), exit=exit)
         where = str(self._chosen.get(work, self._interpreter))
-        return Started(id=work, at=Micros(event.at), pid=event.pid, log=str(self.log_path(work)), where=where)
+        return Started(id=work, at=Micros(event.at), pid=event.pid, where=where)
 
 
 def _remove(directories: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.executor.slots import Capacity
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.ledger.api import Move
+from flyte_unified.plugins.api import Process
 from tests.unit.executor.world import ROOT, World, seconds_between, spec
 
 pytestmark = pytest.mark.virtual_time
@@ -32,7 +33,8 @@ async def test_an_action_goes_through_its_phases_and_leaves_nothing(world: World
     await world.run()
     async with world.server() as (controller, machine):
         attempt = await machine.launched(ROOT)
-        assert attempt.arguments[-1] == f"{world.base}/r1/a0/1"
+        assert isinstance(attempt.work, Process)
+        assert attempt.work.arguments[-1] == f"{world.base}/r1/a0/1"
         await world.succeed(machine, ROOT)
         details = await world.ended(ROOT)
         await machine.until(lambda: A1 in machine.forgotten)

@@ -9,8 +9,8 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 
 from flyte_unified.executor.outcome import Failed, Outcome, Succeeded, judge
-from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Failure
+from flyte_unified.plugins.api import Exit
 
 UNKNOWN, USER, SYSTEM = (execution_pb2.ExecutionError.ErrorKind.Value(name) for name in ("UNKNOWN", "USER", "SYSTEM"))
 RECOVERABLE = execution_pb2.ContainerError.RECOVERABLE

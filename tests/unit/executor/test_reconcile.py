@@ -12,9 +12,8 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.executor import outcome
 from flyte_unified.executor.policy import Backoff, Limits
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Sleep, Slot, Step, View, Wait, failed, next_step
-from flyte_unified.launchers.api import Exit
 from flyte_unified.ledger.api import Action, ActionType, EncodedSpec, Failure, Move, Retry, first_record, task_action
-from flyte_unified.plugins.api import Process, Refusal, Resources, Timer
+from flyte_unified.plugins.api import Exit, Process, Refusal, Resources, Timer
 from tests.unit.executor.world import ROOT, spec
 
 T0 = Micros(1_700_000_000 * SECOND)
@@ -43,7 +42,7 @@ def process(attempt: int = 1, **changes: object) -> Observed:
 
 
 GONE = Exit(code=0)
-RUNNING = process(pid=7, started_at=at(1))
+RUNNING = process(started_at=at(1))
 
 STEPS: dict[str, tuple[View, Step]] = {
     "unprepared": (view(work=None), Do.PREPARE),

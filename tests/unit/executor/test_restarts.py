@@ -8,7 +8,8 @@ import pytest
 
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor.slots import Capacity
-from flyte_unified.launchers.api import Ended, Exit, Started, WorkId
+from flyte_unified.launchers.api import Ended, Started, WorkId
+from flyte_unified.plugins.api import Exit
 from tests.unit.executor.world import ROOT, World, spec
 
 pytestmark = pytest.mark.virtual_time

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from flyteidl2.core import execution_pb2, interface_pb2, literals_pb2, types_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
+from flyteidl2.workflow import run_definition_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from flyte_unified.actions.queue import Rows
 from flyte_unified.cache.service import Cache
 from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -25,8 +27,11 @@ from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.judge import Options
 from flyte_unified.executor.policy import Backoff
 from flyte_unified.executor.slots import Capacity, Slots
-from flyte_unified.launchers.api import Attempt, Ended, Event, Exit, Started, WorkId
+from flyte_unified.launchers.api import Attempt, Ended, Event, Progress, Started, WorkId
 from flyte_unified.ledger.api import Action, Details, EncodedSpec, Ledger, Move, NewRun, Run, task_action
+from flyte_unified.plugins import registry
+from flyte_unified.plugins.api import Exit, TaskContext
+from flyte_unified.plugins.api import Work as TaskWork
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
 from tests.virtual_time import LoopClock
@@ -118,6 +123,9 @@ class Machine:
     def begin(self, key: ActionKey, attempt: int = 1) -> None:
         self._on_event(Started(id=WorkId(key, attempt), at=self._clock.now(), pid=4711, where="here"))
 
+    def progress(self, key: ActionKey, phase: Phase, details: run_definition_pb2.ActionAttempt | None = None) -> None:
+        self._on_event(Progress(id=WorkId(key, 1), at=self._clock.now(), phase=phase, details=details))
+
     def end(self, work: WorkId, *, code: int | None = None, signal: int | None = None, out_of_memory: bool = False) -> None:
         self.running.discard(work)
         ending = Exit(code=code, signal=signal, out_of_memory=out_of_memory)
@@ -194,6 +202,7 @@ class World:
     database: SQLiteDatabase
     base: str
     capacity: Capacity
+    describe: Callable[[TaskContext], TaskWork] = registry.describe
     servers: list[Controller] = field(default_factory=list)
 
     @asynccontextmanager
@@ -209,7 +218,9 @@ class World:
         values = {"system_retries": 3, "system_backoff": Backoff(base=1.0, factor=2.0), "kill_grace": 5.0} | options
         controller = Controller(
             ledger=self.ledger,
+            queue=Rows(ledger=self.ledger),
             store=self.store,
+            describe=self.describe,
             launcher=machine,
             slots=Slots(self.capacity),
             caching=Caching(catalog=cache, ledger=self.ledger, store=self.store),
