@@ -66,10 +66,10 @@ class Kube:
         """The object as stored. ``namespace`` counts where the object names none. Raises Exists."""
         namespace = obj["metadata"].get("namespace") or namespace
         name = obj["metadata"].get("name", "")
-        request = _request(
-            "create", kind, namespace, method="POST", body=obj, about=name, query={"fieldManager": FIELD_MANAGER}
-        )
-        return await self._write(request)
+        if kind.namespaced and not namespace:
+            raise ValueError(f"{kind.plural} {name}: no namespace")
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._write(_request("create", kind, namespace, method="POST", body=obj, about=name, query=query))
 
     async def replace(self, kind: Kind, obj: Object, *, subresource: str = "") -> Object:
         """Write the whole object, or of it what ``subresource`` (``status``) owns.

@@ -21,9 +21,8 @@ _TEXT = 500
 class KubeError(FlyteUnifiedError):
     """An API server refused a request.
 
-    ``status`` is HTTP's number, 0 where there was no answer. ``reason`` is the Status' word, empty where the body was none: a
-    404 without a reason is of a path that nobody serves, so of a kind without its CRD. ``about`` are the Status' details
-    (``name``, ``kind``, ``causes``). ``retry_after`` is in seconds.
+    ``status`` is HTTP's number, 0 where there was no answer. ``reason`` is the Status' word, empty where the body was none.
+    ``about`` are the Status' details (``name``, ``kind``, ``causes``). ``retry_after`` is in seconds.
     """
 
     code = Code.INTERNAL
@@ -48,6 +47,11 @@ class Missing(KubeError):
     """There is no such object, namespace or kind (404)."""
 
     code = Code.NOT_FOUND
+
+    @property
+    def is_kind(self) -> bool:
+        """Whether it is the kind that nobody serves, as before its CRD was created. Otherwise an object is named."""
+        return not self.about.get("name")
 
 
 class Exists(KubeError):
