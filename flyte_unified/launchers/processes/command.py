@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flyte_unified.launchers.processes.interpreters import Interpreter
 
-_RUNTIME = "import sys\nfrom flyte._bin.runtime import main\nsys.exit(main())\n"
-"""What the console script ``a0`` does, for an interpreter whose script is not beside it."""
+RUNTIME = str(Path(__file__).with_name("a0.py"))
+"""The SDK's task program: what its console script ``a0`` does, and more."""
 
 _LIBRARIES = (
     *("PYTHON", "LD_", "DYLD_", "GLIBC_", "MALLOC_", "LC_", "SSL_", "OPENSSL_", "FSSPEC_"),
@@ -27,7 +27,7 @@ class Program:
 
     command: tuple[str, ...]
     source: str = ""
-    """A script's path, or a program text (it ends with a newline), or empty when it is not Python's."""
+    """A script's path, or empty when it is not Python's."""
     argv: tuple[str, ...] = ()
 
 
@@ -36,19 +36,14 @@ def resolve(argv: tuple[str, ...], interpreter: Interpreter, *, env: Mapping[str
     name, rest = argv[0], argv[1:]
     if name in ("python", "python3"):
         return Program((str(interpreter.path), *rest))
-    script = _find(name, interpreter, env)
-    if script is not None:
-        if _is_python(script):
-            return Program((str(interpreter.path), str(script), *rest), str(script), (str(script), *rest))
-        return Program((str(script), *rest))
     if name == "a0":
-        return Program((str(interpreter.path), "-c", _RUNTIME, *rest), _RUNTIME, ("-c", *rest))
-    return Program(argv)
-
-
-def runtime(interpreter: Interpreter) -> str:
-    """The SDK's task program as ``Program.source``."""
-    return resolve(("a0",), interpreter, env={}).source
+        return Program((str(interpreter.path), RUNTIME, *rest), RUNTIME, (RUNTIME, *rest))
+    script = _find(name, interpreter, env)
+    if script is None:
+        return Program(argv)
+    if _is_python(script):
+        return Program((str(interpreter.path), str(script), *rest), str(script), (str(script), *rest))
+    return Program((str(script), *rest))
 
 
 def inherited(env: Mapping[str, str], *, also: set[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ Standard library only, CPython 3.10 to 3.14, imports nothing of ours: the interp
 that starts here must not be able to tell. The server forks only while it has one thread and after one fork of it ran a
 real task through the SDK (the canary); it records which variables the imports read, and refuses a task for which they
 have other values; a child replaces its environment entirely, resets signals, mask, descriptors, random state, directory
-and ``__main__``, and runs the very console script that a plain start would have run. User code never runs in the server.
+and ``__main__``, and runs the very script that a plain start would have run. User code never runs in the server.
 
 What is preloaded is found out, not written down: whatever a forked child still had to import, the server imports before
 its next fork, if it is part of the standard library or of a package that the SDK has brought in itself.
@@ -434,19 +434,15 @@ def _run(order: dict[str, Any]) -> int:
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules["__main__"] = main
-    if program.endswith("\n"):
-        source, name = program, "<string>"
-        sys.path.insert(0, "")
-    else:
-        main.__file__ = name = program
-        if not getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
-        with open(program, "rb") as file:
-            source = file.read()
+    main.__file__ = program
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
+    with open(program, "rb") as file:
+        source = file.read()
     error: BaseException | None = None
     status = 0
     try:
-        exec(compile(source, name, "exec"), main.__dict__)
+        exec(compile(source, program, "exec"), main.__dict__)
     except SystemExit as end:
         status = _status(end.code)
     except BaseException as raised:

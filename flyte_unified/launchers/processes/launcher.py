@@ -369,7 +369,7 @@ class ProcessLauncher:
             "command": [str(interpreter.path), str(_HERE / "forkserver.py")],
             "env": chosen,
             "modules": ["flyte._bin.runtime"],
-            "canary": command.runtime(interpreter),
+            "canary": command.RUNTIME,
             "single": not self._fork,
             "avoid": [],
         }

@@ -88,24 +88,25 @@ async def test_an_interpreter_that_does_not_work_is_named_with_the_way_out(tmp_p
 def test_console_scripts_are_found_beside_the_interpreter(tmp_path: Path) -> None:
     """The first word is looked up in the interpreter's own directory before PATH; scripts of Python run in it."""
     interpreter = _interpreter(tmp_path)
-    script = tmp_path / "bin/a0"
+    script = tmp_path / "bin/sh"
     script.write_text("#!/elsewhere/python3\n")
-    found = command.resolve(("a0", "--x"), interpreter, env={"PATH": "/bin"})
+    found = command.resolve(("sh", "--x"), interpreter, env={"PATH": "/bin"})
     assert found.command == (str(interpreter.path), str(script), "--x")
     assert found.source == str(script)
     assert found.argv == (str(script), "--x")
     script.write_text("#!/bin/sh\n'''exec' /a/very/long/path/python \"$0\" \"$@\"\n' '''\n")
-    assert command.resolve(("a0",), interpreter, env={}).source == str(script)
+    assert command.resolve(("sh",), interpreter, env={}).source == str(script)
     script.write_text("#!/bin/sh\necho\n")
-    assert command.resolve(("a0",), interpreter, env={}) == command.Program((str(script),))
+    assert command.resolve(("sh",), interpreter, env={}) == command.Program((str(script),))
 
 
-def test_the_sdk_s_program_runs_without_its_script(tmp_path: Path) -> None:
-    """Where the script is not installed beside the interpreter, the module it stands for is run."""
+def test_the_sdk_s_program_is_started_by_ours(tmp_path: Path) -> None:
+    """``a0`` is a file of ours that starts the SDK's, the same for plain and for forked tasks."""
     found = command.resolve(("a0", "x"), _interpreter(tmp_path), env={"PATH": "/nowhere"})
-    assert found.command[1] == "-c"
-    assert found.argv == ("-c", "x")
-    assert "flyte._bin.runtime" in found.source
+    assert found == command.Program(
+        (str(tmp_path / "bin/python"), command.RUNTIME, "x"), command.RUNTIME, (command.RUNTIME, "x")
+    )
+    assert "flyte._bin.runtime" in Path(command.RUNTIME).read_text()
 
 
 def test_python_is_the_task_s_own(tmp_path: Path) -> None:
