@@ -157,10 +157,10 @@ class Shelf:
 
     def at(self, version: int) -> list[Record]:
         """The objects in key order as they were at a revision. Raises ApiError 410."""
-        if not self.history or self.history[-1].version <= version:
-            return [self.records[key] for key in self.sorted_keys()]
         if version < self.compacted:
             raise expired("The provided resource version is too old")
+        if not self.history or self.history[-1].version <= version:
+            return [self.records[key] for key in self.sorted_keys()]
         then: dict[Key, Record] = dict(self.records)
         for change in reversed(self.history):
             if change.version <= version:
