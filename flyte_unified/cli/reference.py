@@ -19,7 +19,7 @@ _HEAD = """\
 _PAGE = """\
 # Settings
 
-<!-- Generated from flyte_unified/settings.py by `make generate`. -->
+<!-- Generated from flyte_unified/settings by `make generate`. -->
 
 A setting has its default, unless `flyte.yaml` changes it, unless the environment does, unless a flag does.
 `flyte-unified config show` prints every value and where it is from. The file is the one named by `--config`, else

@@ -1,0 +1,38 @@
+"""Every setting there is: see ``sections`` for what they are, ``tree`` for how they are read."""
+
+from flyte_unified.settings.sections import Kubernetes, Log
+from flyte_unified.settings.tree import (
+    CONFIG_VARIABLE,
+    ENV_PREFIX,
+    FIELDS,
+    KEYS,
+    LOOPBACK,
+    SECTIONS,
+    Settings,
+    SettingsError,
+    find_file,
+    load,
+    remote_bundles,
+    scheme,
+    variable,
+    written,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "ENV_PREFIX",
+    "FIELDS",
+    "KEYS",
+    "LOOPBACK",
+    "SECTIONS",
+    "Kubernetes",
+    "Log",
+    "Settings",
+    "SettingsError",
+    "find_file",
+    "load",
+    "remote_bundles",
+    "scheme",
+    "variable",
+    "written",
+]

@@ -1,0 +1,180 @@
+# ruff: noqa: RUF009  # _setting() returns a dataclass field, not a shared value
+"""The sections of the settings: what each setting is, its default and its unit. Read by ``tree`` and by nobody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+Seconds: TypeAlias = float
+"""A duration; written as a number of seconds or with a unit: ``500ms``, ``30s``, ``5m``, ``1h``, ``2d``."""
+Size: TypeAlias = int
+"""An amount of bytes; written as a number or with a unit: ``64MiB``, ``1GB``."""
+Strings: TypeAlias = tuple[str, ...]
+"""Written as a list, or as text with commas."""
+
+T = TypeVar("T")
+
+
+def _setting(
+    default: T, doc: str, *, flag: str = "", choices: Strings = (), least: float | None = None, secret: bool = False
+) -> T:
+    """A field with what people need to know of it. ``flag`` is its option on the command line, if it has one.
+
+    A ``secret`` is shown to nobody.
+    """
+    metadata = {"doc": doc, "flag": flag, "choices": choices, "least": least, "secret": secret}
+    declared: T = field(default=default, repr=not secret, metadata=metadata)
+    return declared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The one port, and how it is reached."""
+
+    host: str = _setting(
+        "localhost",
+        "Address to listen on. `localhost` is both 127.0.0.1 and ::1; any other needs `insecure_public`.",
+        flag="--host",
+    )
+    port: int = _setting(30080, "The one port: API, console and files. 0 takes a free one.", flag="--port", least=0)
+    public_url: str = _setting("", "Base of links and signed URLs. Empty: `http://localhost:<port>`.")
+    task_url: str = _setting("", "Base at which tasks call back. Empty: `public_url`.")
+    allowed_hosts: Strings = _setting((), "Host headers answered beside loopback names and `*.localhost`.")
+    cors_origins: Strings = _setting((), "Origins beside our own whose pages may call the API.")
+    insecure_public: bool = _setting(False, "Listen beyond loopback although nobody has to sign in.", flag="--insecure-public")
+    shutdown_grace: Seconds = _setting(5.0, "How long a stop waits for calls and tasks to end.", least=0)
+    max_message_bytes: Size = _setting(64 << 20, "Largest message accepted or sent.", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Where the server keeps its files."""
+
+    dir: Path = _setting(
+        Path(),
+        "Data directory. Empty: `$XDG_DATA_HOME/flyte-unified`, or `~/.flyte-unified` without that variable.",
+        flag="--data-dir",
+    )
+    ephemeral: bool = _setting(
+        False, "Keep everything but code bundles in a temporary directory, removed at the end.", flag="--ephemeral"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The ledger's database."""
+
+    url: str = _setting(
+        "", "Address of a Postgres database: `postgresql://user:password@host:port/name`. Empty: SQLite, in the data directory."
+    )
+    pool_size: int = _setting(8, "Connections to Postgres that read; two more write and listen.", least=1)
+    statement_timeout: Seconds = _setting(30.0, "How long Postgres may take for one statement.", least=0.1)
+    queue_limit: int = _setting(10_000, "Writes that may wait; more are refused as RESOURCE_EXHAUSTED.", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where inputs, outputs and code bundles are kept."""
+
+    root: str = _setting(
+        "",
+        "Directory of inputs and outputs, or `s3://bucket/prefix`, `gs://...`, `abfs://...`. Empty: `storage` in the data "
+        "directory.",
+    )
+    bundles: str = _setting(
+        "",
+        "Directory or address of code bundles. Empty: `_bundles` below a `root` that is no directory; else `bundles` in the "
+        "data directory, and never in an ephemeral one: clients remember for a day where they uploaded.",
+    )
+    s3_endpoint: str = _setting("", "URL of the S3 server. Empty: `$AWS_ENDPOINT_URL_S3`, `$AWS_ENDPOINT_URL`, else AWS.")
+    s3_public_endpoint: str = _setting(
+        "", "URL of the same server for clients: signed URLs begin with it. Empty: `s3_endpoint`."
+    )
+    s3_region: str = _setting("", "Region of the bucket. Empty: `$AWS_REGION`, `$AWS_DEFAULT_REGION`, else us-east-1.")
+    s3_access_key: str = _setting(
+        "",
+        "Access key, given to tasks too. Empty: `$AWS_ACCESS_KEY_ID` and its kin, else `~/.aws/credentials`, else the "
+        "machine's IAM role; tasks then find theirs in the same way.",
+    )
+    s3_secret_key: str = _setting("", "The secret of `s3_access_key`.", secret=True)
+    s3_virtual_host: bool = _setting(False, "The bucket is part of the host name, as AWS always has it, not of the path.")
+    upload_max_bytes: Size = _setting(20 << 30, "Largest single upload.", least=1)
+    url_expiry: Seconds = _setting(3600.0, "How long a signed URL is good for.", least=1)
+    min_free_bytes: Size = _setting(1 << 30, "With less disk space than this, new runs are refused.", least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How tasks run."""
+
+    launcher: str = _setting(
+        "processes", "What a task is: a local process, or a pod in a cluster.", choices=("processes", "pods")
+    )
+    python: str = _setting(
+        "",
+        "Interpreter of tasks, or its environment's directory. Empty: the active environment, else `.venv` or `venv` in the "
+        "working directory, if the SDK is installed there, else the interpreter that runs the server.",
+        flag="--python",
+    )
+    slots: int = _setting(0, "Tasks that compute at the same time. 0: the number of CPUs.", flag="--slots", least=0)
+    warm: bool = _setting(True, "Fork tasks from an interpreter that has its imports done. Off: start each afresh.")
+    process_watermark: int = _setting(
+        64, "Above this many live task processes (waiting parents included) one is admitted at a time.", least=1
+    )
+    process_limit: int = _setting(512, "Live task processes at most; an action beyond fails.", least=1)
+    memory_fraction: float = _setting(0.8, "Part of the machine's memory that tasks may request together.", least=0.01)
+    system_retries: int = _setting(3, "Attempts repeated for faults that are not the task's own.", least=0)
+    retry_backoff: Seconds = _setting(1.0, "Wait before the first repeated attempt, where a task sets none.", least=0)
+    retry_backoff_factor: float = _setting(2.0, "What the wait is multiplied by for each further attempt.", least=1)
+    retry_backoff_max: Seconds = _setting(60.0, "Longest wait between attempts.", least=0)
+    kill_grace: Seconds = _setting(5.0, "Time between SIGTERM and SIGKILL when a task is aborted.", least=0)
+    log_max_bytes: Size = _setting(64 << 20, "Output kept of one attempt; the middle of a longer one is lost.", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubernetes:
+    """The cluster in which tasks run as pods (`execution.launcher: pods`)."""
+
+    kubeconfig: str = _setting("", "Kubeconfig file. Empty: the pod's own service account, else kubectl's rules.")
+    context: str = _setting("", "Its context. Empty: the current one.")
+    namespace: str = _setting(
+        "flyte", "Where work orders and pods are. May hold `{project}` and `{domain}`; such namespaces must exist."
+    )
+    lease: str = _setting("flyte-unified", "Name of the Lease by which replicas elect who carries out runs.")
+    lease_namespace: str = _setting("", "Its namespace. Empty: the pod's own, else `default`.")
+    lease_duration: Seconds = _setting(15.0, "After how long without a word from the leader another takes over.", least=1)
+    order_ttl: Seconds = _setting(3600.0, "How long the TaskAction and the pods of an ended action are kept.", least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Reuse of results."""
+
+    reservation_heartbeat: Seconds = _setting(10.0, "How often the holder of a reservation renews it.", least=0.1)
+    reservation_grace: float = _setting(3.0, "Heartbeats that may be missed before a reservation is free.", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projects:
+    """What exists at the first start."""
+
+    seed: Strings = _setting(("flytesnacks",), "Projects created in an empty database.")
+    domains: Strings = _setting(("development", "staging", "production"), "The domains of every project.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The server's own log, on standard error. Tasks have theirs."""
+
+    level: str = _setting("info", "Least level shown.", flag="--log-level", choices=("debug", "info", "warning", "error"))
+    format: str = _setting("auto", "auto: console on a terminal, else json.", choices=("auto", "console", "json"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a caller is taken for where nobody has to sign in."""
+
+    name: str = _setting("", "Name shown as the owner of runs. Empty: the login name of the server's user.")
+    email: str = _setting("", "Address shown with it.")
