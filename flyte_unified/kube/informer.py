@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _SHORTEST, _LONGEST = 0.5, 30.0
 """Seconds between two tries, before jitter."""
 _BRIEF = 1.0
-"""Seconds below which a watch that ended with nothing is a failure: otherwise we would ask without a pause."""
+"""Seconds that a watch without news must stand to count: otherwise we would ask, and be cut off, without a pause."""
 _TRANSIENT = (Away, Throttled, Gone)
 
 
@@ -132,27 +132,27 @@ class Informer:
         """Until the server ends the watch, or it is time to list again."""
         loop = asyncio.get_running_loop()
         watch = self._kube.watch(self._kind, **self._selected, resource_version=self._version)
-        opened_at, news = loop.time(), 0
+        begun, news = loop.time(), 0
+        stands: asyncio.TimerHandle | None = None
         try:
             async with asyncio.timeout_at(self._resync_at), aclosing(watch):
                 async for change, obj in watch:
                     self._heard()
-                    if not news:
-                        opened_at = loop.time()
-                    else:
-                        self._recovered()
+                    if stands is None:
+                        stands = loop.call_later(_BRIEF, self._recovered)
+                        continue
                     news += 1
+                    self._recovered()
                     if change != "BOOKMARK":
                         self._tell(self._cache.watched(change, obj))
                     self._version = obj["metadata"]["resourceVersion"]
         except TimeoutError:
             return
         finally:
-            lasted = loop.time() - opened_at
-            if news and lasted >= _BRIEF:
-                self._recovered()
-        if news <= 1 and lasted < _BRIEF:
-            raise Away(f"watch {self._kind.plural}: the server ended it after {lasted:.1f} s, with nothing in it")
+            if stands is not None:
+                stands.cancel()
+        if not news and loop.time() - begun < _BRIEF:
+            raise Away(f"watch {self._kind.plural}: the server ended it at once, with nothing in it")
 
     def _heard(self) -> None:
         self.last_seen = time.time()
