@@ -5,10 +5,9 @@ Laptop, cluster and fixture differ by a ``Settings`` value and by nothing else.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,11 @@ from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
-from flyte_unified.actions.queue import Rows
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
+from flyte_unified.console import places
 from flyte_unified.console.pages import Pages
 from flyte_unified.core.clock import Clock, SystemClock
 from flyte_unified.core.errors import FailedPrecondition, NotFound, Unimplemented
@@ -31,26 +30,21 @@ from flyte_unified.core.ids import action_key
 from flyte_unified.dataproxy.downloads import Downloads
 from flyte_unified.dataproxy.handlers import ClusterHandlers, DataProxyHandlers, RunLogsHandlers
 from flyte_unified.dataproxy.logs import LogTail
-from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.dataproxy.translator.handlers import TranslatorHandlers
 from flyte_unified.dataproxy.uploads import Uploads
 from flyte_unified.db.api import Database, Notice
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.events.handlers import EventsHandlers
-from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.judge import Options
-from flyte_unified.executor.machine import capacity
 from flyte_unified.executor.policy import Backoff
-from flyte_unified.executor.slots import Slots
 from flyte_unified.identity.handlers import AuthMetadataHandlers, IdentityHandlers
 from flyte_unified.identity.service import Identities
 from flyte_unified.images.handlers import ImageHandlers
-from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.interpreters import choose
-from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.ledger.api import Ledger, action_from
-from flyte_unified.plugins import registry
+from flyte_unified.planes.api import Parts, Plane
+from flyte_unified.planes.laptop import Laptop
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import Projects
 from flyte_unified.rpc.edge import Edge
@@ -61,7 +55,7 @@ from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.runs.internal import InternalRunsHandlers
-from flyte_unified.settings import ENV_PREFIX, LOOPBACK, Settings
+from flyte_unified.settings import LOOPBACK, Settings
 from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key
 from flyte_unified.tasks.handlers import TasksHandlers
@@ -104,20 +98,9 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        attempts = _attempts(settings, interpreter=self.interpreter, environment={**_inherited(), **self.storage.environment})
-        logs = LogTail(ledger=self._ledger, lines=ProcessLines(attempts))
+        self.plane = self._plane(tokens, clock)
+        logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
-        self.controller = Controller(
-            ledger=self._ledger,
-            queue=Rows(ledger=self._ledger),
-            store=self._store,
-            describe=registry.describe,
-            launcher=attempts,
-            slots=_slots(settings),
-            caching=Caching(catalog=self._cache, ledger=self._ledger, store=self._store),
-            clock=clock,
-            options=self._options(tokens, pages),
-        )
 
         # What clients call.
         self.registry = Registry()
@@ -137,21 +120,21 @@ class Manager:
         await self.projects.start()
         await self._cache.start()
         await self._edge.start(self._sockets)
-        await self.controller.start()
+        await self.plane.start()
         self._ready = True
 
     async def stop(self) -> None:
         """In order: tasks end as interruptions, streams are told, what was accepted is stored."""
         self._ready = False
         try:
-            await self.controller.stop(grace=self._settings.server.shutdown_grace)
+            await self.plane.stop(grace=self._settings.server.shutdown_grace)
         finally:
             await self._close(grace=0.5)
 
     async def kill(self) -> None:
         """At once; tasks that outlive the server are found by the next one."""
         self._ready = False
-        await self.controller.close()
+        await self.plane.close()
         await self._close(grace=0.0)
 
     async def _close(self, *, grace: float) -> None:
@@ -195,14 +178,27 @@ class Manager:
         self.projects.noticed(notice)
         self._cache.noticed(notice)
 
-    def _options(self, tokens: RunTokens, pages: Pages) -> Options:
+    def _plane(self, tokens: RunTokens, clock: Clock) -> Plane:
+        parts = Parts(
+            ledger=self._ledger,
+            store=self._store,
+            catalog=self._cache,
+            clock=clock,
+            options=self._options(tokens),
+            environment=self.storage.environment,
+        )
+        if self._settings.execution.launcher == "processes":
+            return Laptop(self._settings, parts, interpreter=self.interpreter)
+        raise Unimplemented("execution.launcher = pods: tasks do not run in a cluster yet")
+
+    def _options(self, tokens: RunTokens) -> Options:
         settings = self._settings
         base = settings.server.task_url.rstrip("/") or self.address
         execution = settings.execution
         return Options(
             endpoint=lambda run: f"{base}/t/{tokens.token(run)}",
             raw_root=f"{self._store.base(storage.DATA)}/_raw",
-            log_link=lambda action, attempt: self.address + pages.log_link(action, attempt),
+            log_link=lambda action, attempt: self.address + places.log(action, attempt),
             interpreter=str(self.interpreter),
             system_retries=execution.system_retries,
             system_backoff=Backoff(
@@ -283,9 +279,13 @@ class Manager:
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server
         metrics = Metrics()
-        metrics.gauge("live_actions", "Actions that have not ended", lambda: self.controller.live)
-        metrics.gauge("active_slots", "Actions that compute", lambda: self.controller.slots.active)
-        metrics.gauge("waiting_actions", "Actions that wait for a slot", lambda: self.controller.slots.waiting)
+
+        def gauge(name: str, text: str, of: Callable[[Controller], float]) -> None:
+            metrics.gauge(name, text, lambda: of(leading) if (leading := self.plane.controller) is not None else 0)
+
+        gauge("live_actions", "Actions that have not ended", lambda controller: controller.live)
+        gauge("active_slots", "Actions that compute", lambda controller: controller.slots.active)
+        gauge("waiting_actions", "Actions that wait for a slot", lambda controller: controller.slots.waiting)
         return Edge(
             registry=self.registry,
             identify=tokens.identify,
@@ -308,41 +308,6 @@ class Manager:
             return execution_pb2.ErrorDocument.FromString(await self._store.get(uri))
         except (NotFound, DecodeError):
             return None
-
-
-def _attempts(settings: Settings, *, interpreter: Path, environment: Mapping[str, str]) -> ProcessAttempts:
-    directory = settings.data.dir
-    return ProcessAttempts(
-        launcher=lambda told: ProcessLauncher(
-            directory=directory / "keeper",
-            ephemeral=settings.data.ephemeral,
-            on_event=told,
-            logger=logging.getLogger("flyte_unified.launchers"),
-        ),
-        interpreter=interpreter,
-        work=directory / "work",
-        logs=directory / "logs",
-        warm=settings.execution.warm,
-        log_limit=settings.execution.log_max_bytes,
-        environment=environment,
-    )
-
-
-def _slots(settings: Settings) -> Slots:
-    execution = settings.execution
-    return Slots(
-        capacity(
-            slots=execution.slots,
-            memory_fraction=execution.memory_fraction,
-            watermark=execution.process_watermark,
-            limit=execution.process_limit,
-        )
-    )
-
-
-def _inherited() -> dict[str, str]:
-    """What tasks have of the server's own environment: not its settings, where passwords may be."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
 async def _no_triggers(trigger: identifier_pb2.TriggerIdentifier) -> common_pb2.Inputs:

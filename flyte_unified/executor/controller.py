@@ -16,7 +16,7 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.actions.queue import WorkQueue
 from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
-from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, NotLeader, PermissionDenied, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor import policy, reconcile, records
@@ -54,7 +54,7 @@ class _Live:
 
 
 class Controller:
-    """``start``, then it runs until ``stop``. One for a server."""
+    """``start``, then it runs until ``stop``. One for a server, or for a term of its leader: ``epoch`` fences what it writes."""
 
     def __init__(
         self,
@@ -68,8 +68,10 @@ class Controller:
         caching: Caching,
         clock: Clock,
         options: Options,
+        epoch: int | None = None,
     ) -> None:
         self._ledger = ledger
+        self._epoch = epoch
         self._queue = queue
         self._describe = describe
         self._launcher = launcher
@@ -81,6 +83,7 @@ class Controller:
         self._lives: dict[ActionKey, _Live] = {}
         self._draining = False
         self._idle = asyncio.Event()
+        self._overruled = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._dismissals: set[asyncio.Task[None]] = set()
         self._found: list[Event] = []
@@ -106,6 +109,18 @@ class Controller:
         self._up_since = self._clock.now()
         self._loop_task = asyncio.create_task(self._run(ready), name="executor")
         await ready.wait()
+        if self._loop_task.done():
+            await self._loop_task
+
+    async def deposed(self) -> None:
+        """Returns when another server has taken the lead. Raises what else ended the work."""
+        if self._loop_task is None:
+            return
+        overruled = asyncio.create_task(self._overruled.wait(), name="overruled")
+        try:
+            await asyncio.wait((self._loop_task, overruled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            overruled.cancel()
         if self._loop_task.done():
             await self._loop_task
 
@@ -273,6 +288,8 @@ class Controller:
                     return
                 await self._do(live, step)
                 live.failures = 0
+        except NotLeader:
+            self._overruled.set()
         except Exception:
             live.failures += 1
             wait = min(_FIRST_WAIT * 2**live.failures, _LONGEST_WAIT)
@@ -315,7 +332,7 @@ class Controller:
 
     async def _record(self, live: _Live, *steps: Move | Retry) -> None:
         key = live.view.action.key
-        changed = await self._ledger.move(key, *steps)
+        changed = await self._ledger.move(key, *steps, epoch=self._epoch, known=live.view.action)
         for action in changed:
             self._observe(action)
         if not changed:  # somebody else was faster: look again

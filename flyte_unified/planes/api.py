@@ -1,0 +1,79 @@
+"""The execution plane: what carries accepted actions to their end, wired for one kind of place.
+
+A laptop's runs tasks as local processes and always leads. A cluster's runs them as pods and other resources, and carries out
+only while it holds the lease; its replicas serve all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from flyte_unified.actions.queue import WorkQueue
+from flyte_unified.core.clock import Clock
+from flyte_unified.dataproxy.logs import Lines
+from flyte_unified.executor.caching import Caching, Catalog
+from flyte_unified.executor.controller import Controller
+from flyte_unified.executor.judge import Options
+from flyte_unified.executor.slots import Slots
+from flyte_unified.launchers.api import Launcher
+from flyte_unified.ledger.api import Ledger
+from flyte_unified.plugins.api import TaskContext, Work
+from flyte_unified.storage.api import DataStore
+
+
+class Plane(Protocol):
+    """One for a server."""
+
+    @property
+    def lines(self) -> Lines:
+        """The output of attempts."""
+
+    @property
+    def controller(self) -> Controller | None:
+        """None while another server leads."""
+
+    async def start(self) -> None:
+        """Goes on where the last one ended. Does not wait for its turn to lead."""
+
+    async def stop(self, *, grace: float) -> None:
+        """Ends what can't outlive the server, within ``grace`` seconds."""
+
+    async def close(self) -> None:
+        """At once; what runs is found by the next one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every plane is made of."""
+
+    ledger: Ledger
+    store: DataStore
+    catalog: Catalog
+    clock: Clock
+    options: Options
+    environment: Mapping[str, str]
+    """What tasks need to reach the store."""
+
+    def controller(
+        self,
+        *,
+        queue: WorkQueue,
+        describe: Callable[[TaskContext], Work],
+        launcher: Launcher,
+        slots: Slots,
+        epoch: int | None = None,
+    ) -> Controller:
+        return Controller(
+            ledger=self.ledger,
+            queue=queue,
+            store=self.store,
+            describe=describe,
+            launcher=launcher,
+            slots=slots,
+            caching=Caching(catalog=self.catalog, ledger=self.ledger, store=self.store),
+            clock=self.clock,
+            options=self.options,
+            epoch=epoch,
+        )

@@ -1,0 +1,72 @@
+"""The plane of one machine: tasks are its processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from flyte_unified.actions.queue import Rows
+from flyte_unified.dataproxy.process_logs import ProcessLines
+from flyte_unified.executor.machine import capacity
+from flyte_unified.executor.slots import Slots
+from flyte_unified.launchers.processes.attempts import ProcessAttempts
+from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.planes.api import Parts
+from flyte_unified.plugins import registry
+from flyte_unified.settings import ENV_PREFIX, Settings
+
+
+class Laptop:
+    """``interpreter`` runs the tasks that choose none."""
+
+    def __init__(self, settings: Settings, parts: Parts, *, interpreter: Path) -> None:
+        attempts = _attempts(settings, parts, interpreter)
+        self.lines = ProcessLines(attempts)
+        self.controller = parts.controller(
+            queue=Rows(ledger=parts.ledger), describe=registry.describe, launcher=attempts, slots=_slots(settings)
+        )
+
+    async def start(self) -> None:
+        await self.controller.start()
+
+    async def stop(self, *, grace: float) -> None:
+        await self.controller.stop(grace=grace)
+
+    async def close(self) -> None:
+        await self.controller.close()
+
+
+def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAttempts:
+    directory = settings.data.dir
+    return ProcessAttempts(
+        launcher=lambda told: ProcessLauncher(
+            directory=directory / "keeper",
+            ephemeral=settings.data.ephemeral,
+            on_event=told,
+            logger=logging.getLogger("flyte_unified.launchers"),
+        ),
+        interpreter=interpreter,
+        work=directory / "work",
+        logs=directory / "logs",
+        warm=settings.execution.warm,
+        log_limit=settings.execution.log_max_bytes,
+        environment={**_inherited(), **parts.environment},
+    )
+
+
+def _slots(settings: Settings) -> Slots:
+    execution = settings.execution
+    return Slots(
+        capacity(
+            slots=execution.slots,
+            memory_fraction=execution.memory_fraction,
+            watermark=execution.process_watermark,
+            limit=execution.process_limit,
+        )
+    )
+
+
+def _inherited() -> dict[str, str]:
+    """What tasks have of the server's own environment: not its settings, where passwords may be."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
