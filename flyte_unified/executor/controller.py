@@ -54,7 +54,7 @@ class _Live:
 
 
 class Controller:
-    """``start``, then it runs until ``stop``. One for a server, or for a term of its leader: ``epoch`` fences what it writes."""
+    """``start``, then it runs until ``stop``. One for a server, or for a term of its leader; ``epoch`` fences its writes."""
 
     def __init__(
         self,
