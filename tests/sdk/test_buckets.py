@@ -101,8 +101,9 @@ def test_files_are_copied_to_the_bucket(complete: tuple[BucketClient, Minio]) ->
 def test_the_server_keeps_no_files_of_its_own(complete: tuple[BucketClient, Minio]) -> None:
     """Clients are sent to the store itself: the server has no routes for objects."""
     client, _ = complete
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
         urllib.request.urlopen(f"{client.backend.address}/data/data/x")
+    refused.value.close()
 
 
 def test_code_is_uploaded_to_a_store_that_checks(strict: tuple[BucketClient, Path]) -> None:
@@ -120,8 +121,9 @@ def test_an_upload_is_bound_to_its_content(strict: tuple[BucketClient, Path]) ->
     location = _upload_location(client, content)
     assert location["nativeUrl"].startswith(f"{ROOT}/")
     for told in (content, b"something else!"):
-        with pytest.raises(urllib.error.HTTPError, match=r"40[03]"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[03]") as refused:
             _put(location["signedUrl"], b"something else!", md5_of=told)
+        refused.value.close()
     stored = bucket / location["nativeUrl"].removeprefix(f"{ROOT}/")
     assert not stored.exists()
     _put(location["signedUrl"], content, md5_of=content)
