@@ -19,6 +19,9 @@ from statistics import median
 
 from tests.benchmarks import api
 from tests.benchmarks.harness import ROOT, Server, server
+from tests.benchmarks.statements import per_action
+from tests.databases import clear
+from tests.postgres import MISSING, running
 
 _MB = 1_000_000
 _WARM_UP = ("one", "one", "one")
@@ -36,7 +39,19 @@ def main() -> None:
         row("Enqueue, durable", f"{median(_enqueues(idle)):.0f} /s", "1000 /s", "")
     with server() as fresh:
         row("memory per 10,000 finished actions", f"{_growth(fresh) / _MB:.1f} MB", "15 MB", "")
+    _statements()
     _programs()
+
+
+def _statements() -> None:
+    """The database's share of 100 actions at once, all in step and in ten groups, each a step behind the other."""
+    if MISSING:
+        return
+    with running() as postgres:
+        counts = [asyncio.run(per_action(postgres.url(), count=100))]
+        asyncio.run(clear(postgres.url()))
+        counts.append(asyncio.run(per_action(postgres.url(), count=100, groups=10)))
+    row("statements to Postgres for each action", " - ".join(f"{count:.1f}" for count in counts), "4", "")
 
 
 def _ready() -> tuple[float, int]:

@@ -19,7 +19,11 @@ from tests.postgres import MISSING, PostgresServer
 
 __all__ = ["database", "pytest_generate_tests"]
 
-collect_ignore_glob = ["test_outages.py", "test_replicas.py", "test_same_*.py", "test_server_on_postgres.py"] if MISSING else []
+collect_ignore_glob = (
+    ["test_outages.py", "test_replicas.py", "test_same_*.py", "test_server_on_postgres.py", "test_statements.py"]
+    if MISSING
+    else []
+)
 
 
 _RESTARTING = ("test_outages.py", "test_server_on_postgres.py")

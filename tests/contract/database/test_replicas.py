@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import asyncpg
 import pytest
+from flyteidl2.project import project_service_pb2 as idl
 from sqlalchemy import insert, select, text
 
-from flyte_unified.core.errors import Aborted, AlreadyExists, InvalidArgument
+from flyte_unified.core.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotLeader
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import feed
@@ -20,12 +21,16 @@ from flyte_unified.db import postgres_writer as adapter
 from flyte_unified.db.api import Work
 from flyte_unified.db.postgres_client import CHANNEL
 from flyte_unified.db.tables import projects
-from flyte_unified.ledger.api import Action, Everything, Move
+from flyte_unified.ledger import store
+from flyte_unified.ledger.api import EXECUTOR, Action, Everything, Move
 from tests.contract.database.replicas import Replica
 from tests.postgres import PostgresServer
 from tests.unit.ledger.births import ROOT, RUN, action, run, spec
 
 Pair = tuple[Replica, Replica]
+CUT_FEEDS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%FROM changes%'
+"""
 
 
 @pytest.fixture
@@ -180,9 +185,7 @@ async def test_a_feed_that_was_away_too_long_tells_all_that_was_written(
     monkeypatch.setattr(feed, "_KEPT", 0.0)
     monkeypatch.setattr(other.feed, "_listening", _refused(other.feed._listening, session, one))
 
-    await session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%FROM changes%'"
-    )
+    await session.execute(CUT_FEEDS)
     await _heard(other, lambda heard: any(each.key.name == "b" for each in heard))
 
 
@@ -238,3 +241,139 @@ async def test_a_deadlock_is_resolved_by_trying_again(pair: Pair) -> None:
     for name in ("a", "b"):
         await one.database.write(lambda name=name: add(name))  # type: ignore[misc]
     await asyncio.gather(one.database.write(lambda: both("a", "b")), other.database.write(lambda: both("b", "a")))
+
+
+async def test_no_move_of_the_old_leader_commits_after_the_new_one_leads(pair: Pair) -> None:
+    """Two leaders for a moment: from the answer to ``take_lead`` on, the rows are as the new leader reads them."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    names = [f"n{number}" for number in range(60)]
+    await asyncio.gather(*(one.ledger.enqueue(action(name), spec()) for name in names))
+    await one.ledger.take_lead(EXECUTOR, 1, "one")
+
+    async def live(name: str) -> None:
+        known: Action | None = None
+        while True:
+            for phase in (Phase.RUNNING, Phase.PAUSED):
+                (known,) = await one.ledger.move(RUN.action(name), Move(to=phase), epoch=1, known=known)
+
+    lives = [asyncio.create_task(live(name)) for name in names]
+    await _heard(other, _many(300))
+    await other.ledger.take_lead(EXECUTOR, 2, "other")
+    read = await other.ledger.live()
+    assert {type(each) for each in await asyncio.gather(*lives, return_exceptions=True)} == {NotLeader}
+    assert await other.ledger.live() == read
+    assert max(each.version for each in read) > 3
+
+
+async def test_moves_wait_for_a_change_of_leaders_under_way(pair: Pair, session: asyncpg.Connection) -> None:
+    """Asked while the change is not committed: refused when it is, alone and together with others."""
+    one, _ = pair
+    await one.ledger.create_run(run())
+    await one.ledger.enqueue(action("b"), spec())
+    await one.ledger.take_lead(EXECUTOR, 1, "one")
+    for keys in ([ROOT], [ROOT, RUN.action("b")]):
+        async with session.transaction():
+            await session.execute("UPDATE leadership SET epoch = epoch + 1, holder = 'other'")
+            epoch = await session.fetchval("SELECT epoch - 1 FROM leadership")
+            moves = [asyncio.create_task(one.ledger.move(key, Move(to=Phase.RUNNING), epoch=epoch)) for key in keys]
+            await _becomes(session, "SELECT count(*) FROM pg_locks WHERE NOT granted", 1)
+        told = await asyncio.gather(*moves, return_exceptions=True)
+        assert {type(each) for each in told} == {NotLeader}
+    assert {each.version for each in await one.ledger.live()} == {1}
+
+
+async def test_the_leader_moves_a_row_that_another_held(pair: Pair, session: asyncpg.Connection) -> None:
+    """A fenced move that waited for somebody's change of the same row is made on what it has become."""
+    one, _ = pair
+    await one.ledger.create_run(run())
+    await one.ledger.enqueue(action("b"), spec())
+    await one.ledger.take_lead(EXECUTOR, 1, "one")
+    async with session.transaction():
+        await session.execute("UPDATE actions SET version = version + 1, reason = 'held' WHERE name = 'b'")
+        moves = [asyncio.create_task(one.ledger.move(key, Move(to=Phase.RUNNING), epoch=1)) for key in (ROOT, RUN.action("b"))]
+        await _becomes(session, "SELECT count(*) FROM pg_locks WHERE NOT granted", 1)
+    (_,), (moved,) = await asyncio.gather(*moves)
+    assert (moved.version, moved.reason) == (3, "held")
+
+
+@pytest.mark.parametrize("names", [["b"], ["c", "d", "e"]])
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_child_waits_for_its_parents_change_under_way(
+    pair: Pair, session: asyncpg.Connection, names: list[str], *, ends: bool
+) -> None:
+    """A parent that is being changed elsewhere: its children are stored if it lives on, refused if it ended; one or many."""
+    one, _ = pair
+    await one.ledger.create_run(run())
+    change = "ended_at = 9, phase = 5" if ends else "phase = 4"
+    async with session.transaction():
+        await session.execute(f"UPDATE actions SET version = version + 1, {change} WHERE name = 'a0'")
+        calls = [asyncio.create_task(one.ledger.enqueue(action(name), spec())) for name in names]
+        await _becomes(session, "SELECT count(*) FROM pg_locks WHERE NOT granted", 1)
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in told} == {Aborted if ends else tuple}
+
+
+async def test_an_end_waits_for_a_child_under_way(pair: Pair, session: asyncpg.Connection) -> None:
+    """A child that is stored but not committed when its parent ends is seen, and ends with it."""
+    one, other = pair
+    await one.ledger.create_run(run())
+    await one.ledger.enqueue(action("b"), spec())
+    gate = "SELECT pg_advisory_xact_lock(77)"
+
+    def held() -> Work[None]:
+        yield from store.add_action(action("late"), None)
+        yield text(gate)
+
+    await session.execute("SELECT pg_advisory_lock(77)")
+    adding = asyncio.create_task(one.database.write(held))
+    await _becomes(session, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
+    ending = asyncio.create_task(other.ledger.move(ROOT, Move(to=Phase.SUCCEEDED)))
+    await _becomes(session, "SELECT count(*) FROM pg_locks WHERE NOT granted", 2)
+    await session.execute("SELECT pg_advisory_unlock(77)")
+    await adding
+    assert {each.key.name for each in await ending} == {"a0", "b", "late"}
+    assert await one.ledger.live() == []
+
+
+async def test_an_archived_project_takes_no_work_on_any_replica(pair: Pair) -> None:
+    """Though the others had looked at it before; and takes it again once it is active."""
+    one, other = pair
+    project = idl.Project(id="p")
+    await one.projects.create(project)
+    await other.projects.check("p", "development")
+    for state, takes in ((1, False), (0, True)):
+        project.state = state  # type: ignore[assignment]  # a number
+        await one.projects.update(project)
+        async with asyncio.timeout(20):
+            while await _takes(other, "p") is not takes:  # noqa: ASYNC110  # each turn lets the feed read
+                await asyncio.sleep(0)
+
+
+async def _takes(replica: Replica, project: str) -> bool:
+    try:
+        await replica.projects.check(project, "development")
+    except FailedPrecondition:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["release", "result", "unheard"])
+async def test_who_waits_for_a_cached_result_is_woken_by_another_replica(
+    pair: Pair, session: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """By a release, a result, or when a feed that was away can't say any more; long before the reservation expires."""
+    one, other = pair
+    await one.cache.reserve("k", "owner", heartbeat=10.0)
+    waiting = asyncio.create_task(other.cache.freed("k"))
+    await other.cache.freed("nobody's")  # a turn for the one before, to read and wait
+    assert not waiting.done()
+    if how == "result":
+        await one.cache.put("k", "/out", b"", overwrite=False, max_age=None)
+    elif how == "release":
+        await one.cache.release("k", "owner")
+    else:
+        monkeypatch.setattr(feed, "_KEPT", 0.0)
+        await session.execute(CUT_FEEDS)
+    async with asyncio.timeout(5):
+        await waiting
