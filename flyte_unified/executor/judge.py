@@ -16,7 +16,7 @@ from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.reconcile import View
 from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Action, Failure, Ledger, Move, Retry
-from flyte_unified.plugins.api import Exit, Process, TaskContext
+from flyte_unified.plugins.api import Exit, Pod, Process, TaskContext, Work
 from flyte_unified.storage.api import DataStore
 
 
@@ -71,7 +71,6 @@ class Judge:
         """What the ledger is to be told of an attempt whose process is gone."""
         action, observed, work = view.action, view.observed, view.work
         context = await self.context(action)
-        chosen = work.environment.get(INTERPRETER) if isinstance(work, Process) else None
         ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
         ending = observed.exit if observed is not None and observed.exit is not None else Exit()
         result = outcome.judge(
@@ -79,7 +78,7 @@ class Judge:
             outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
             outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
             ending=ending,
-            interpreter=chosen or self._options.interpreter,
+            environment=_environment(work, self._options.interpreter),
         )
         before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
         last: Move | Retry
@@ -120,3 +119,17 @@ class Judge:
             return await self._store.get(uri)
         except NotFound:
             return None
+
+
+def _environment(work: Work | None, default: str) -> str:
+    """Where a task ran, and how it could run elsewhere, for people."""
+    if isinstance(work, Pod):
+        containers = [container for container in work.manifest["spec"]["containers"] if container["name"] == work.primary]
+        return f"This task ran in the image {containers[0]['image']}. Add what it needs to its image."
+    if not isinstance(work, Process):
+        return "Add what the task needs to its image."
+    return (
+        f"This task ran in {work.environment.get(INTERPRETER) or default}. Install what it needs there, or use another "
+        f"interpreter: flyte-unified start --python PATH, or {INTERPRETER}=PATH in the environment variables of the task or "
+        "the run."
+    )

@@ -14,7 +14,6 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
-from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit
 
@@ -42,11 +41,14 @@ def judge(
     outputs_file: bytes | None,
     outputs: Sequence[str],
     ending: Exit,
-    interpreter: str,
+    environment: str,
 ) -> Outcome:
-    """``outputs`` are the names that the interface promises; files are None where absent."""
+    """``outputs`` are the names that the interface promises; files are None where absent.
+
+    ``environment`` tells people where the task ran, and how it could run elsewhere.
+    """
     if (document := _document(error_file)) is not None:
-        return _user_error(document, interpreter)
+        return _user_error(document, environment)
     fault = _fault(outputs_file, outputs)
     return _crash(ending, fault) if fault else Succeeded()
 
@@ -61,27 +63,24 @@ def _document(content: bytes | None) -> execution_pb2.ErrorDocument | None:
     return document if document.HasField("error") else None
 
 
-def _user_error(document: execution_pb2.ErrorDocument, interpreter: str) -> Failed:
+def _user_error(document: execution_pb2.ErrorDocument, environment: str) -> Failed:
     error = document.error
     kind = error.origin or execution_pb2.ExecutionError.USER
     system = kind == execution_pb2.ExecutionError.SYSTEM
     return Failed(
         error=execution_pb2.ExecutionError(
-            code=error.code, message=error.message + _hint(error, interpreter), kind=kind, recoverability=error.kind
+            code=error.code, message=error.message + _hint(error, environment), kind=kind, recoverability=error.kind
         ),
         failure=Failure.SYSTEM if system else Failure.USER,
         retryable=error.kind == execution_pb2.ContainerError.RECOVERABLE,
     )
 
 
-def _hint(error: execution_pb2.ContainerError, interpreter: str) -> str:
+def _hint(error: execution_pb2.ContainerError, environment: str) -> str:
     """Most such errors mean that the task ran in another environment than its author's."""
     if not any(name in error.code or name in error.message for name in ("ModuleNotFoundError", "ImportError", "pickle")):
         return ""
-    return (
-        f"\nThis task ran in {interpreter}. Install what it needs there, or use another interpreter: "
-        f"flyte-unified start --python PATH, or {INTERPRETER}=PATH in the environment variables of the task or the run."
-    )
+    return f"\n{environment}"
 
 
 def _fault(content: bytes | None, names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def verdict(
     outputs: bytes | None = None,
     names: tuple[str, ...] = (),
 ) -> Outcome:
-    return judge(error_file=error, outputs_file=outputs, outputs=names, ending=ending, interpreter="/python")
+    return judge(error_file=error, outputs_file=outputs, outputs=names, ending=ending, environment="It ran in /python.")
 
 
 def failed(outcome: Outcome) -> Failed:
@@ -114,11 +114,10 @@ def test_an_error_of_system_origin_is_charged_to_the_system() -> None:
         ("ValueError", "no", False),
     ],
 )
-def test_errors_of_the_wrong_environment_name_the_interpreter(code: str, message: str, hint: bool) -> None:
-    """With how to choose another; other errors are left alone."""
+def test_errors_of_the_wrong_environment_say_where_the_task_ran(code: str, message: str, hint: bool) -> None:
+    """Other errors are left alone."""
     told = failed(verdict(error=error_file(code, message))).error.message
-    assert told.startswith(message)
-    assert ("ran in /python" in told and "FLYTE_UNIFIED_PYTHON" in told) == hint
+    assert told == (f"{message}\nIt ran in /python." if hint else message)
 
 
 @pytest.mark.parametrize(
