@@ -109,6 +109,8 @@ class State:
     reason: str = ""
     """For people: why it is not further."""
     exit: Exit | None = None
+    again: Micros | None = None
+    """When the same object is to be looked at again, though nothing changed: a grace ends then."""
     links: tuple[execution_pb2.TaskLog, ...] = ()
     """Dashboards and the like, known only now."""
 
