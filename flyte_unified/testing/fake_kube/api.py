@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flyte_unified.testing.fake_kube import decode, errors, metadata, rules
+from flyte_unified.testing.fake_kube import decode, errors, metadata, rules, versions
 from flyte_unified.testing.fake_kube.errors import Cause
 from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
 from flyte_unified.testing.fake_kube.store import Key, Record, Store, encode
@@ -47,6 +47,8 @@ class Api:
         self._store = store
         self._registry = registry
         self._admission = admission
+        self.tokens: dict[str, str] = {}
+        """Users by the bearer tokens that were given out."""
 
     def get(self, resource: Resource, key: Key) -> Record:
         record = self._store.get(resource.shelf, key)
@@ -64,12 +66,12 @@ class Api:
         if meta.get("resourceVersion"):
             raise errors.ApiError(500, "", "resourceVersion should not be set on objects to be created")
         metadata.begin(content)
-        key = (namespace, meta.get("name", ""))
         rules.default(resource, content)
         rules.prepare_create(resource, content)
         self._admission.create(resource, content, call)
         if resource.generation:
             meta["generation"] = 1
+        key = (namespace, meta.get("name", ""))
         self._valid(resource, content, None)
         if self._store.get(resource.shelf, key) is not None:
             raise errors.already_exists(resource.group, resource.plural, key[1])
@@ -93,26 +95,30 @@ class Api:
     ) -> Record:
         """``change`` makes the new object of the present one."""
         record = self.get(resource, key)
-        content = change(record.object())
+        content = change(versions.read(resource, record))
         meta = content.get("metadata")
         if not isinstance(meta, dict):
             raise errors.bad_request("metadata is not an object")
-        content = self.decode(resource, content, call)
+        try:
+            content = self.decode(resource, content, call)
+        except errors.StrictError as error:  # of a patch, it is the result that is wrong, not the request
+            cause = errors.invalid_value("patch", "object", error.message)
+            raise errors.invalid("", "", "", [cause]) from None
         return self._replace(resource, record, content, call, subresource=subresource)
+
+    def write(self, resource: Resource, record: Record, content: Object, call: Call) -> Record:
+        """Store what a controller or a subresource made of a record: no rule of updates applies. Raises ApiError."""
+        return self._put(resource, record.key, content, call, version=record.version)
 
     def decode(self, resource: Resource, content: Object, call: Call) -> Object:
         """An object of the kind, without what the kind does not have. Raises ApiError 400."""
         if content.setdefault("apiVersion", resource.api_version) != resource.api_version:
-            message = (
-                f"the API version in the data ({content['apiVersion']}) does not match the expected API version "
-                f"({resource.api_version})"
-            )
+            message = f'{content.get("kind")} in version "{content["apiVersion"]}" cannot be handled as a {resource.kind}'
             raise errors.bad_request(message)
         if content.setdefault("kind", resource.kind) != resource.kind:
             message = f'{content["kind"]} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise errors.bad_request(message)
-        decoded, unknown = decode.decode(resource, content)
-        decoded.setdefault("metadata", {})
+        decoded, unknown = decode.decode_custom(resource, content) if resource.custom else decode.decode(resource, content)
         if unknown and call.validation == "Strict":
             raise decode.strict_error(resource, unknown)
         if call.validation == "Warn":
@@ -120,7 +126,7 @@ class Api:
         return decoded
 
     def _replace(self, resource: Resource, record: Record, content: Object, call: Call, *, subresource: str) -> Record:
-        old, meta, key = record.object(), content["metadata"], record.key
+        old, meta, key = versions.read(resource, record), content["metadata"], record.key
         self._current(resource, record, old, content)
         metadata.carry(content, old)
         rules.default(resource, content)
@@ -151,28 +157,46 @@ class Api:
             raise errors.conflict(resource.group, resource.plural, name)
         uid, present = meta.get("uid"), old["metadata"]["uid"]
         if uid and uid != present:
-            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+            why = (
+                f"StorageError: invalid object, Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+            )
             raise errors.conflict(resource.group, resource.plural, name, why)
 
     def delete(self, resource: Resource, key: Key, options: Deletion, call: Call) -> tuple[Record, bool]:
-        """The last state, and whether the object is gone (otherwise finalizers or a grace period hold it)."""
+        """The last state, and whether the object is gone (otherwise finalizers, a grace period or its content hold it)."""
         record = self.get(resource, key)
         self._precondition(resource, record, options)
         content = record.object()
         self._admission.delete(resource, content, call)
         meta = content["metadata"]
+        pending = "deletionTimestamp" in meta
         grace = rules.grace(resource, content, options.grace)
-        pending = meta.get("deletionTimestamp")
         finalizers = rules.deletion_finalizers(meta, options.propagation)
-        gone = not grace and not finalizers
-        if gone:
-            if call.dry_run:
-                return record, True
-            return self._store.remove(resource.shelf, key), True
-        if pending and grace >= meta.get("deletionGracePeriodSeconds", 0) and finalizers == (meta.get("finalizers") or []):
+        gone = not (grace or finalizers or rules.held(resource, content))
+        if gone and (pending or resource.shelf != rules.PODS):
+            return self._remove(resource, record, call), True
+        if pending and grace >= meta["deletionGracePeriodSeconds"] and finalizers == (meta.get("finalizers") or []):
             return record, False
-        rules.mark_deleted(content, grace, finalizers)
-        return self._put(resource, key, content, call, version=record.version), False
+        rules.mark_deleted(resource, content, grace, finalizers)
+        record = self._put(resource, key, content, call, version=record.version)
+        if gone:  # a pod that nothing holds is marked before it goes, for those who watch
+            self._remove(resource, record, call)
+        return record, gone
+
+    def _remove(self, resource: Resource, record: Record, call: Call) -> Record:
+        return record if call.dry_run else self._store.remove(resource.shelf, record.key)
+
+    def finalize(self, namespace: str) -> None:
+        """Say that a namespace is empty."""
+        resource = self._registry.named("namespaces")
+        assert resource is not None
+        record = self.get(resource, ("", namespace))
+        content = record.object()
+        content["spec"].pop("finalizers", None)
+        if content["metadata"].get("finalizers"):
+            self._put(resource, record.key, content, Call())
+        else:
+            self._store.remove(resource.shelf, record.key)
 
     def _precondition(self, resource: Resource, record: Record, options: Deletion) -> None:
         name = record.key[1]
@@ -181,13 +205,13 @@ class Api:
                 f"the UID in the precondition ({options.uid}) does not match the UID in record ({record.uid}). "
                 "The object might have been deleted and then recreated"
             )
-            raise errors.conflict(resource.group, resource.plural, name, why)
+            raise errors.conflict(resource.group, resource.kind, name, why)
         if options.version and options.version != str(record.version):
             why = (
                 f"the ResourceVersion in the precondition ({options.version}) does not match the ResourceVersion in record "
                 f"({record.version}). The object might have been modified"
             )
-            raise errors.conflict(resource.group, resource.plural, name, why)
+            raise errors.conflict(resource.group, resource.kind, name, why)
 
     def _valid(self, resource: Resource, content: Object, old: Object | None, subresource: str = "") -> None:
         causes: list[Cause] = metadata.check(resource, content)
@@ -198,6 +222,7 @@ class Api:
             raise errors.invalid(resource.group, resource.kind, content["metadata"].get("name", ""), causes)
 
     def _put(self, resource: Resource, key: Key, content: Object, call: Call, *, version: int = 0) -> Record:
+        content = versions.stored(resource, content)
         if call.dry_run:
             data = encode(content, version)
             if not version:

@@ -13,11 +13,15 @@ from aiohttp import web
 
 from flyte_unified.testing.fake_kube.admission import Admission
 from flyte_unified.testing.fake_kube.api import Api, Call
+from flyte_unified.testing.fake_kube.collector import Collector
 from flyte_unified.testing.fake_kube.errors import no_resource
 from flyte_unified.testing.fake_kube.faults import Faults
+from flyte_unified.testing.fake_kube.logs import Logs
+from flyte_unified.testing.fake_kube.nodes import Nodes
 from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
 from flyte_unified.testing.fake_kube.server import Server
 from flyte_unified.testing.fake_kube.store import Store
+from flyte_unified.testing.fake_kube.subresources import Subresources
 
 _SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _SHUTDOWN_SECONDS = 1.0
@@ -30,7 +34,11 @@ class FakeKube:
         self.registry = Registry()
         self.store = Store()
         self.api = Api(self.store, self.registry, admission=Admission(self.store))
-        self._server = Server(api=self.api, store=self.store, registry=self.registry)
+        self.collector = Collector(self.api, self.store, self.registry)
+        self._logs = Logs(api=self.api, registry=self.registry)
+        self._nodes = Nodes(api=self.api, store=self.store, registry=self.registry)
+        below = Subresources(api=self.api, store=self.store, registry=self.registry)
+        self._server = Server(api=self.api, store=self.store, registry=self.registry, subresources=below, logs=self._logs)
         self.url = ""
         for name in _SYSTEM_NAMESPACES:
             self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -52,6 +60,7 @@ class FakeKube:
             cluster._server.close_watches()
             await asyncio.sleep(0)
             await runner.cleanup()
+            await cluster._logs.stop()
 
     @property
     def faults(self) -> Faults:
@@ -98,6 +107,18 @@ class FakeKube:
         """Every object of a resource, in the order of their names."""
         shelf = self.store.shelf(self._named(plural, group).shelf)
         return [shelf.records[key].object() for key in shelf.sorted_keys() if not namespace or key[0] == namespace]
+
+    def set_log(self, pod: str, text: str, *, container: str, namespace: str = "default") -> None:
+        """What a container wrote, for pods that no kubelet runs."""
+        self._logs.texts[namespace, pod, container] = text
+
+    def lose_node(self, name: str) -> None:
+        """The node falls silent. Its pods are deleted and stay, terminating, until it is back or removed."""
+        self._nodes.lose(name)
+
+    def remove_node(self, name: str) -> None:
+        """The node is gone, and its pods with it."""
+        self._nodes.remove(name)
 
     def _named(self, plural: str, group: str) -> Resource:
         found = self.registry.named(plural, group)

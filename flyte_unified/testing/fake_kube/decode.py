@@ -5,13 +5,20 @@ What comes out is what the server would answer: quantities in canonical form, nu
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from flyte_unified.testing.fake_kube import quantities
-from flyte_unified.testing.fake_kube.errors import ApiError, bad_request
+from flyte_unified.testing.fake_kube import quantities, structural
+from flyte_unified.testing.fake_kube.errors import ApiError, StrictError, bad_request
 from flyte_unified.testing.fake_kube.resources import Object, Resource, Schema, resolve
 
 _GO = {"integer": "int32", "number": "float64", "boolean": "bool", "string": "string", "array": "[]", "object": "map[string]"}
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_MICROS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
+_META = "apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _QUANTITY = "apimachinery.pkg.api.resource.Quantity"
 
 
@@ -25,6 +32,21 @@ def decode(resource: Resource, content: Object) -> tuple[Object, list[str]]:
     return decoded, decoder.unknown
 
 
+def decode_custom(resource: Resource, content: Object) -> tuple[Object, list[str]]:
+    """The same for a custom resource: its schema says what is known and what stands by default. Raises ApiError 400."""
+    decoder = _Decoder()
+    unknown: list[str] = []
+    try:
+        meta = decoder.value(content.get("metadata") or {}, {"$ref": _META}, "metadata")
+    except _WrongType as error:
+        raise bad_request(str(error)) from None
+    structural.drop_nulls(content, resource.schema)
+    decoded = structural.prune(content, resource.schema, unknown)
+    structural.fill(decoded, resource.schema)
+    decoded["metadata"] = meta
+    return decoded, unknown + decoder.unknown
+
+
 def _cannot(resource: Resource, why: str) -> ApiError:
     return bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}')
 
@@ -32,7 +54,7 @@ def _cannot(resource: Resource, why: str) -> ApiError:
 def strict_error(resource: Resource, unknown: list[str]) -> ApiError:
     """400 for fields that a strict client does not want to see dropped."""
     fields = "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown)
-    return bad_request(fields) if resource.custom else _cannot(resource, fields)
+    return StrictError(fields if resource.custom else _cannot(resource, fields).message)
 
 
 class _WrongType(Exception):
@@ -44,8 +66,8 @@ class _Decoder:
         self.unknown: list[str] = []
 
     def value(self, value: Any, schema: Schema, path: str) -> Any:
-        if schema.get("$ref") == _QUANTITY:
-            return _quantity(value)
+        if special := _SPECIAL.get(str(schema.get("$ref"))):
+            return special(value)
         schema = resolve(schema)
         kind = schema.get("type")
         if schema.get("format") == "int-or-string":
@@ -58,6 +80,8 @@ class _Decoder:
             if not isinstance(value, list):
                 _refuse(value, path, "[]" + _GO.get(str(resolve(schema["items"]).get("type")), ""))
             return [self.value(item, schema["items"], f"{path}[{index}]") for index, item in enumerate(value)]
+        if schema.get("format") == "byte":
+            return _bytes(value)
         return _scalar(value, kind, schema, path)
 
     def _object(self, value: Any, schema: Schema, path: str) -> Any:
@@ -99,6 +123,37 @@ def _quantity(value: Any) -> str:
         return quantities.canonical(str(value))
     except ValueError as error:
         raise _WrongType(str(error)) from error
+
+
+def _time(value: Any) -> str:
+    """``metav1.Time``: whole seconds in UTC."""
+    layout = '"2006-01-02T15:04:05Z07:00"'
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise _WrongType(f'parsing time "{value}" as {layout}: cannot parse "{value}" as "2006"')
+    return datetime.fromisoformat(_RFC3339.sub(r"\1\3", value)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(value: Any) -> str:
+    """``metav1.MicroTime``: six digits behind the second, not fewer."""
+    if not isinstance(value, str) or not _MICROS.fullmatch(value):
+        layout = '"2006-01-02T15:04:05.000000Z07:00"'
+        raise _WrongType(f'parsing time "{value}" as {layout}: cannot parse "{str(value)[19:]}" as ".000000"')
+    return datetime.fromisoformat(value).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _bytes(value: Any) -> str:
+    try:
+        base64.b64decode(str(value), validate=True)
+    except ValueError:
+        raise _WrongType("illegal base64 data at input byte 0") from None
+    return str(value)
+
+
+_SPECIAL: dict[str, Callable[[Any], Any]] = {
+    _QUANTITY: _quantity,
+    "apimachinery.pkg.apis.meta.v1.Time": _time,
+    "apimachinery.pkg.apis.meta.v1.MicroTime": _micro_time,
+}
 
 
 def _refuse(value: Any, path: str, go_type: str) -> Any:

@@ -79,6 +79,13 @@ class ApiError(FlyteUnifiedError):
         return {key: value for key, value in status.items() if value or key == "metadata"}
 
 
+class StrictError(ApiError):
+    """Fields that a strict client does not want to see dropped."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "BadRequest", message)
+
+
 def _of(group: str, plural: str, name: str) -> dict[str, Any]:
     return {key: value for key, value in (("name", name), ("group", group), ("kind", plural)) if value}
 

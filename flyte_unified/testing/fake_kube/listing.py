@@ -172,18 +172,16 @@ class Watch:
             raise _list_invalid(
                 "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
             )
-        if options.initial_events and not options.bookmarks:
-            raise _list_invalid("allowWatchBookmarks", "sendInitialEvents requires setting allowWatchBookmarks to true")
         self._reached = self._store.version
         version = _version(options.version or "0")
-        if version > self._reached:
-            raise too_large(version, self._reached)
+        self._silent = version  # what comes before is no news to a watcher from the future
         initial = options.initial_events if options.initial_events is not None else version == 0
         if initial:
             records = self._shelf.at(self._reached)
             lines = [self._line(b"ADDED", self._view(record)) for record in records if options.selection.takes(record)]
-            return [*lines, self.bookmark(initial_end=True)] if options.initial_events else lines
-        if version == 0:
+            end = options.initial_events and options.bookmarks
+            return [*lines, self.bookmark(initial_end=True)] if end else lines
+        if version == 0 or version > self._reached:
             return []
         self._reached = version
         lines = [line for change in self._shelf.since(version) if (line := self._told(change))]
@@ -202,7 +200,7 @@ class Watch:
             while changes:
                 change = changes.popleft()
                 self._reached = change.version
-                if line := self._told(change):
+                if change.version > self._silent and (line := self._told(change)):
                     told.append(line)
             if told:
                 yield b"".join(told)

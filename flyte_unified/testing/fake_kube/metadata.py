@@ -158,8 +158,8 @@ def check(resource: Resource, content: Object) -> list[Cause]:
 def _owners(metadata: Mapping[str, Any]) -> list[Cause]:
     causes: list[Cause] = []
     owners = metadata.get("ownerReferences") or []
-    for index, owner in enumerate(owners):
-        path = f"metadata.ownerReferences[{index}]"
+    for owner in owners:
+        path = "metadata.ownerReferences"
         texts = {
             "apiVersion": "version must not be empty",
             "kind": "must not be empty",

@@ -77,7 +77,9 @@ def read_object(body: bytes, content_type: str) -> Object:
     try:
         content = orjson.loads(body) if kind == JSON else yaml.safe_load(body)
     except (ValueError, yaml.YAMLError) as error:
-        raise errors.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+        raise errors.bad_request(
+            f"the object provided is unrecognized: couldn't get version/kind; json parse error: {error}"
+        ) from None
     if not isinstance(content, dict):
         raise errors.bad_request("couldn't get version/kind; json parse error: the body is not an object")
     if not isinstance(content.setdefault("metadata", {}), dict):

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flyte_unified.testing.fake_kube import kinds, pods
+from flyte_unified.testing.fake_kube import kinds, pods, structural
 from flyte_unified.testing.fake_kube.errors import Cause
 from flyte_unified.testing.fake_kube.metadata import timestamp
 from flyte_unified.testing.fake_kube.resources import Object, Resource
 
+PODS, NAMESPACES = ("", "pods"), ("", "namespaces")
 _DEFAULTS: Mapping[tuple[str, str], Callable[[Object], None]] = {("", "pods"): pods.default, **kinds.DEFAULTS}
 _CHECKS: Mapping[tuple[str, str], Callable[[Object, Object | None], list[Cause]]] = {("", "pods"): pods.check, **kinds.CHECKS}
 
@@ -71,15 +72,17 @@ def counted(resource: Resource, content: Object) -> Mapping[str, Any]:
 
 def check(resource: Resource, content: Object, old: Object | None, subresource: str) -> list[Cause]:
     """What is wrong with the object beside its metadata; with ``old``, also what may not change."""
+    if resource.custom:
+        return structural.validate(content, resource.schema)
     if subresource == "status":
-        return []
+        return pods.check_status(content, old) if resource.shelf == PODS and old else []
     rule = _CHECKS.get(resource.shelf)
     return rule(content, old) if rule else []
 
 
 def grace(resource: Resource, content: Object, asked: int | None) -> int:
     """Seconds between the wish to delete and the end; only pods on a node have any."""
-    if resource.shelf != ("", "pods"):
+    if resource.shelf != PODS:
         return 0
     spec = content["spec"]
     if not spec.get("nodeName") or content.get("status", {}).get("phase") in ("Succeeded", "Failed"):
@@ -100,7 +103,12 @@ def deletion_finalizers(meta: Mapping[str, Any], propagation: str) -> list[str]:
     return kept + wanted
 
 
-def mark_deleted(content: Object, grace_seconds: int, finalizers: list[str]) -> None:
+def held(resource: Resource, content: Object) -> bool:
+    """Whether something beside its own finalizers keeps the object: a namespace goes when it is empty."""
+    return resource.shelf == NAMESPACES and bool((content.get("spec") or {}).get("finalizers"))
+
+
+def mark_deleted(resource: Resource, content: Object, grace_seconds: int, finalizers: list[str]) -> None:
     """Begin a deletion, or shorten one that goes on."""
     meta = content["metadata"]
     begun = datetime.now(UTC)
@@ -113,3 +121,5 @@ def mark_deleted(content: Object, grace_seconds: int, finalizers: list[str]) -> 
     meta["finalizers"] = finalizers
     if not finalizers:
         del meta["finalizers"]
+    if resource.shelf == NAMESPACES:
+        content["status"]["phase"] = "Terminating"

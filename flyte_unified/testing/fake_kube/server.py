@@ -14,11 +14,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from flyte_unified.testing.fake_kube import discovery, errors, openapi, patches
+from flyte_unified.testing.fake_kube import discovery, errors, openapi, patches, strategic, versions
 from flyte_unified.testing.fake_kube.api import Api, Call
 from flyte_unified.testing.fake_kube.errors import ApiError
 from flyte_unified.testing.fake_kube.faults import WRITES, Asked, Faults
 from flyte_unified.testing.fake_kube.listing import ListOptions, Watch, page
+from flyte_unified.testing.fake_kube.logs import Logs
 from flyte_unified.testing.fake_kube.requests import (
     APPLY,
     JSON_PATCH,
@@ -33,18 +34,22 @@ from flyte_unified.testing.fake_kube.requests import (
 )  # fmt: skip
 from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
 from flyte_unified.testing.fake_kube.store import Record, Store
+from flyte_unified.testing.fake_kube.subresources import Subresources
 
 _BOOKMARK_SECONDS = 60.0
 _WATCH_SECONDS = 1800.0
+_SPECIAL = frozenset({"log", "binding", "eviction", "token", "scale", "finalize"})
 
 
 class Server:
     """HTTP over one ``Api``."""
 
-    def __init__(self, *, api: Api, store: Store, registry: Registry) -> None:
+    def __init__(self, *, api: Api, store: Store, registry: Registry, subresources: Subresources, logs: Logs) -> None:
         self._api = api
         self._store = store
         self._registry = registry
+        self._subresources = subresources
+        self._logs = logs
         self._watches: set[Watch] = set()
         self._transports: set[asyncio.Transport] = set()
         self.faults = Faults(cut=self._cut, expire=self._expire)
@@ -107,26 +112,56 @@ class Server:
         key = (path.namespace, path.name)
         if path.subresource and path.subresource not in resource.subresources:
             raise errors.no_resource()
+        if path.subresource in _SPECIAL:
+            return await self._special(request, path, resource, asked, call, body)
         match asked.verb:
             case "get":
-                return _json(self._api.get(resource, key).data)
+                return _json(versions.shown(resource, self._api.get(resource, key)))
             case "list":
                 return self._list(request, path, resource)
             case "watch":
                 return await self._watch(request, path, resource)
             case "create":
                 content = read_object(body, request.headers.get("Content-Type", ""))
-                return _json(self._api.create(resource, path.namespace, content, call).data, 201)
+                return _json(versions.shown(resource, self._api.create(resource, path.namespace, content, call)), 201)
             case "update":
                 content = read_object(body, request.headers.get("Content-Type", ""))
-                return _json(self._api.update(resource, key, content, call, subresource=path.subresource).data)
+                record = self._api.update(resource, key, content, call, subresource=path.subresource)
+                return _json(versions.shown(resource, record))
             case "patch":
                 return self._patch(request, path, resource, call, body)
             case "delete":
                 record, gone = self._api.delete(resource, key, deletion(body, request.query, call), call)
-                return _json(record.data if not gone or resource.returns_deleted else _deleted(resource, record))
+                return _json(
+                    _deleted(resource, record) if gone and not resource.returns_deleted else versions.shown(resource, record)
+                )
             case "deletecollection":
                 return self._delete_collection(request, path, resource, call, body)
+        raise errors.method_not_allowed()
+
+    async def _special(
+        self, request: web.Request, path: Path, resource: Resource, asked: Asked, call: Call, body: bytes
+    ) -> web.StreamResponse:
+        """Subresources that are not the object over again."""
+        key, name = (path.namespace, path.name), path.subresource
+        kind = media_type(request.headers.get("Content-Type", ""))
+        match asked.verb, name:
+            case "get", "log":
+                return await self._logs.answer(request, key)
+            case "create", _:
+                content = read_object(body, kind)
+                return _json(orjson.dumps(self._subresources.create(resource, key, name, content, call)), 201)
+            case "get", "scale":
+                return _json(orjson.dumps(self._subresources.scale(resource, self._api.get(resource, key))))
+            case "update", "scale":
+                return _json(orjson.dumps(self._subresources.rescale(resource, key, read_object(body, kind), call)))
+            case "patch", "scale":
+                present = self._subresources.scale(resource, self._api.get(resource, key))
+                scale = _change(MERGE if kind == STRATEGIC else kind, body, resource)(present)
+                return _json(orjson.dumps(self._subresources.rescale(resource, key, scale, call)))
+            case "update", "finalize":
+                self._api.finalize(path.name)
+                return _json(orjson.dumps(read_object(body, kind)))
         raise errors.method_not_allowed()
 
     def _list(self, request: web.Request, path: Path, resource: Resource) -> web.StreamResponse:
@@ -138,7 +173,7 @@ class Server:
         kind = media_type(request.headers.get("Content-Type", ""))
         change = _change(kind, body, resource)
         record = self._api.patch(resource, (path.namespace, path.name), change, call, subresource=path.subresource)
-        return _json(record.data)
+        return _json(versions.shown(resource, record))
 
     def _delete_collection(
         self, request: web.Request, path: Path, resource: Resource, call: Call, body: bytes
@@ -154,7 +189,7 @@ class Server:
         options = ListOptions.of(resource, path.namespace, request.query, name=path.name)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
-            watch = Watch(self._store, resource, options, lambda record: record.data)
+            watch = Watch(self._store, resource, options, lambda record: versions.shown(resource, record))
         except ApiError as error:
             if error.status != 410:
                 raise
@@ -199,6 +234,8 @@ def _change(kind: str, body: bytes, resource: Resource) -> Callable[[Object], Ob
         raise errors.bad_request(f"error decoding patch: {error}") from None
     if kind == JSON_PATCH:
         return lambda present: patches.json_patch(present, patch)
+    if kind == STRATEGIC:
+        return lambda present: strategic.merge(present, patch, resource.schema)
     return lambda present: patches.merge(present, patch)
 
 
@@ -212,7 +249,7 @@ async def _body(request: web.Request) -> bytes:
 
 def _list_body(resource: Resource, records: list[Record], meta: Mapping[str, Any]) -> bytes:
     head = orjson.dumps({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta})
-    return head[:-1] + b',"items":[' + b",".join(record.data for record in records) + b"]}"
+    return head[:-1] + b',"items":[' + b",".join(versions.shown(resource, record) for record in records) + b"]}"
 
 
 def _deleted(resource: Resource, record: Record) -> bytes:
