@@ -57,7 +57,7 @@ from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.runs.internal import InternalRunsHandlers
 from flyte_unified.settings import LOOPBACK, Settings
 from flyte_unified.storage import adapters as storage
-from flyte_unified.storage.signing import load_key
+from flyte_unified.storage.signing import load_key, read_key
 from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
 
@@ -77,7 +77,7 @@ class Manager:
 
         # The truth, and where bytes are.
         directory, clock = settings.data.dir, SystemClock()
-        key = load_key(directory / "key")
+        key = read_key(settings.server.key) if settings.server.key else load_key(directory / "key")
         self._database, self._feed = self._databases()
         self._ledger = Ledger(database=self._database, clock=clock)
         self.storage = storage.choose(settings.storage, key=key, clock=clock)

@@ -43,6 +43,12 @@ class Server:
     task_url: str = _setting("", "Base at which tasks call back. Empty: `public_url`.")
     allowed_hosts: Strings = _setting((), "Host headers answered beside loopback names and `*.localhost`.")
     cors_origins: Strings = _setting((), "Origins beside our own whose pages may call the API.")
+    key: str = _setting(
+        "",
+        "Secret behind run tokens and signed URLs, the same for all replicas: 32 bytes or more in base64. Empty: the file "
+        "`key` in the data directory, made at the first start.",
+        secret=True,
+    )
     insecure_public: bool = _setting(False, "Listen beyond loopback although nobody has to sign in.", flag="--insecure-public")
     shutdown_grace: Seconds = _setting(5.0, "How long a stop waits for calls and tasks to end.", least=0)
     max_message_bytes: Size = _setting(64 << 20, "Largest message accepted or sent.", least=1)

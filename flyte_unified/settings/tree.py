@@ -347,5 +347,10 @@ def _check(settings: Settings) -> None:
             f"execution.process_watermark = {execution.process_watermark} is above "
             f"execution.process_limit = {execution.process_limit}"
         )
+    if execution.launcher == "pods" and not server.key:
+        raise SettingsError(
+            "server.key is empty: pods outlive the server, and only a key that stays lets them call the next one; "
+            "make one with: openssl rand -base64 32"
+        )
     if not settings.projects.domains:
         raise SettingsError("projects.domains is empty: every run is in a domain")

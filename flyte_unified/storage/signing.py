@@ -6,6 +6,7 @@ Nothing is kept on the server: a URL works after a restart, and ends with its ex
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -106,6 +107,19 @@ def load_key(path: Path) -> bytes:
             f"{path} is no signing key: {len(key)} bytes instead of {_KEY_BYTES}; remove it and start again"
         )
     path.chmod(0o600)
+    return key
+
+
+def read_key(text: str) -> bytes:
+    """The key that a setting holds in base64. Raises FailedPrecondition."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < _KEY_BYTES:
+        raise FailedPrecondition(
+            f"server.key: {_KEY_BYTES} bytes or more in base64 are expected, as from: openssl rand -base64 32"
+        )
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import string
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.errors import FailedPrecondition, PermissionDenied
-from flyte_unified.storage.signing import PREFIX, Grant, Signer, load_key
+from flyte_unified.storage.signing import PREFIX, Grant, Signer, load_key, read_key
 
 _NOW = Micros(1_700_000_000 * SECOND)
 _SIGNER = Signer(b"s" * 32)
@@ -109,3 +110,11 @@ def test_a_damaged_key_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(FailedPrecondition, match=r"signing\.key"):
         load_key(path)
+
+
+def test_a_key_may_come_from_the_settings() -> None:
+    """In base64, as replicas share it; what is too short is refused with the command that makes one."""
+    assert read_key(base64.b64encode(bytes(range(32))).decode()) == bytes(range(32))
+    for text in ("c2hvcnQ=", "not base64!"):
+        with pytest.raises(FailedPrecondition, match="openssl rand"):
+            read_key(text)
