@@ -50,7 +50,8 @@ def judge(
     if (document := _document(error_file)) is not None:
         return _user_error(document, environment)
     fault = _fault(outputs_file, outputs)
-    return _crash(ending, fault) if fault else Succeeded()
+    certain = ending.fault is not None and ending.fault.certain
+    return _crash(ending, fault) if fault or certain else Succeeded()
 
 
 def _document(content: bytes | None) -> execution_pb2.ErrorDocument | None:

@@ -85,6 +85,8 @@ class Fault:
     message: str
     failure: Failure
     retryable: bool = True
+    certain: bool = False
+    """Complete outputs don't outweigh it: another container stored them than the one that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
