@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, insert, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from flyte_unified.core.clock import SystemClock
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db import schema
 from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.db.tables import metadata, projects
+from flyte_unified.ledger.api import Ledger
+from tests.unit.ledger.births import RUN, run
+from tests.upgrade.releases import ADDS, LATER, config, losses, release
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
 PROJECT = {"id": "kept", "name": "Kept", "created_at": 1, "updated_at": 1}
-
-
-def _config(scripts: Path = MIGRATIONS) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(scripts))
-    return config
 
 
 def _objects(engine: Engine) -> dict[str, str | None]:
@@ -55,10 +50,10 @@ async def _created(path: Path) -> Engine:
 
 def _migrated(path: Path) -> Engine:
     engine = _engine(path)
-    config = _config()
+    scripted = config()
     with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        scripted.attributes["connection"] = connection
+        command.upgrade(scripted, "head")
     return engine
 
 
@@ -84,7 +79,7 @@ def test_the_tables_say_what_the_migrations_make(tmp_path: Path) -> None:
 
 def test_head_is_the_newest_migration() -> None:
     """The revision that a new database is stamped with is the end of a single line of migrations."""
-    assert ScriptDirectory.from_config(_config()).get_heads() == [schema.HEAD]
+    assert ScriptDirectory.from_config(config()).get_heads() == [schema.HEAD]
 
 
 async def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
@@ -96,27 +91,11 @@ async def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
 
 
 STEP = """
-    import sqlalchemy as sa
-    from alembic import op
-
-    revision, down_revision = "9001", "{head}"
-
-    def upgrade():
-        with op.batch_alter_table("runs") as runs:
-            runs.add_column(sa.Column("colour", sa.Text, nullable=False, server_default="red"))
-            runs.alter_column("labels", new_column_name="tags")
-        op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
-        {last}
+    with op.batch_alter_table("runs") as runs:
+        runs.add_column(sa.Column("colour", sa.Text, nullable=False, server_default="red"))
+        runs.alter_column("labels", new_column_name="tags")
+    op.create_table("later", sa.Column("id", sa.Integer, primary_key=True))
 """
-
-
-def _release(monkeypatch: pytest.MonkeyPatch, directory: Path, *, last: str = "pass") -> None:
-    """Makes this program one release newer: another migration after today's."""
-    scripts = directory / "migrations"
-    shutil.copytree(MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "9001_later.py").write_text(dedent(STEP.format(head=schema.HEAD, last=last)))
-    monkeypatch.setattr(schema, "_scripts", lambda: scripts)
-    monkeypatch.setattr(schema, "HEAD", "9001")
 
 
 async def test_an_older_database_is_moved_forward_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +113,12 @@ async def test_an_older_database_is_moved_forward_at_start(tmp_path: Path, monke
             {**run, "name": "a0", "depth": 0, "action_type": 1, "phase": 1, "version": 1, "created_at": 1}
             | {"updated_at": 1, "record": b""},
         )
-    _release(monkeypatch, tmp_path)
+    release(monkeypatch, tmp_path, step=STEP)
 
     await _started(tmp_path / "flyte.db")
 
     with engine.connect() as connection:
-        assert _revision(connection) == "9001"
+        assert _revision(connection) == LATER
         assert connection.exec_driver_sql("SELECT colour FROM runs").scalars().all() == ["red"]
         assert connection.exec_driver_sql("SELECT name FROM actions").scalars().all() == ["a0"]
         assert connection.execute(select(projects.c.id)).scalars().all() == ["kept"]
@@ -151,7 +130,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema(tmp_path: Path, mo
     engine = await _created(tmp_path / "flyte.db")
     before = _objects(engine)
     with monkeypatch.context() as newer:
-        _release(newer, tmp_path, last='op.execute("SELECT nothing FROM nowhere")')
+        release(newer, tmp_path, step=dedent(STEP) + 'op.execute("SELECT nothing FROM nowhere")')
         with pytest.raises(OperationalError, match="nowhere"):
             await _started(tmp_path / "flyte.db")
 
@@ -159,15 +138,41 @@ async def test_a_migration_that_fails_leaves_the_older_schema(tmp_path: Path, mo
     await _started(tmp_path / "flyte.db")
 
 
-async def test_a_newer_database_without_room_for_us_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_newer_database_without_room_for_us_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A schema that is for newer programs stops the start, with words on what to do, and nothing of it is changed."""
     engine = await _created(tmp_path / "flyte.db")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        connection.exec_driver_sql("UPDATE compatibility SET minimum = '9001'")
+    with monkeypatch.context() as newer:
+        release(newer, tmp_path, step=STEP, minimum=LATER)
+        await _started(tmp_path / "flyte.db")
+        await _started(tmp_path / "flyte.db")
     before = _objects(engine)
 
-    with pytest.raises(FailedPrecondition, match=r"schema 9999, for programs of schema 9001.*newer flyte-unified.*--data-dir"):
+    with pytest.raises(FailedPrecondition, match=r"schema 9001, for programs of schema 9001.*newer flyte-unified.*--data-dir"):
         await _started(tmp_path / "flyte.db")
 
     assert _objects(engine) == before
+
+
+def test_a_migration_takes_nothing_from_the_programs_before_it(tmp_path: Path) -> None:
+    """It adds, or notes that they are out: while a cluster is upgraded, old and new use one schema."""
+    assert list(losses(_engine(tmp_path / "flyte.db").connect, config())) == []
+
+
+async def test_a_newer_database_with_room_for_us_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release after this one only added: this one goes on, also when it starts anew, and changes nothing."""
+    engine = await _created(tmp_path / "flyte.db")
+    with monkeypatch.context() as newer:
+        release(newer, tmp_path, step=ADDS)
+        await _started(tmp_path / "flyte.db")
+    before = _objects(engine)
+    database = SQLiteDatabase(tmp_path / "flyte.db")
+    await database.start()
+    ledger = Ledger(database=database, clock=SystemClock())
+    await ledger.create_run(run())
+    assert (await ledger.run(RUN))[0] == run().run
+    await database.stop()
+    assert _objects(engine) == before
+    with engine.connect() as connection:
+        assert _revision(connection) == LATER

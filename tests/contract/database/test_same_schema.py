@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from flyte_unified.core.errors import FailedPrecondition, Unavailable
+from flyte_unified.core.phases import Phase
 from flyte_unified.db import schema
 from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.tables import metadata, replicated
+from flyte_unified.ledger.api import Everything, Move
+from tests.contract.database.replicas import Replica
 from tests.postgres import PostgresServer
+from tests.unit.ledger.births import ROOT, action, run, spec
+from tests.upgrade.releases import ADDS, LATER, TAKES, config, losses, release, scripts
 
 HEAD = schema.HEAD
-MIGRATIONS = Path(__file__).parents[3] / "migrations"
 COLUMNS = """
     SELECT table_name, column_name, data_type, character_maximum_length, collation_name, is_nullable, column_default
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, column_name
@@ -70,10 +75,9 @@ async def test_a_database_made_at_once_equals_one_made_by_every_migration(empty:
     await _started(created)
 
     def migrate(connection: Connection) -> list[Any]:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        scripted = config()
+        scripted.attributes["connection"] = connection
+        command.upgrade(scripted, "head")
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, [metadata, replicated]))
 
@@ -108,14 +112,88 @@ async def test_an_older_schema_is_moved_forward_once(empty: list[str], monkeypat
     assert moved == [HEAD]
 
 
-async def test_a_newer_schema_without_room_for_us_is_refused(empty: list[str]) -> None:
+async def test_a_newer_schema_without_room_for_us_is_refused(
+    empty: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With words on what to do; nothing of it is changed."""
     await _started(empty[0])
-    session = await asyncpg.connect(empty[0])
-    await session.execute("UPDATE alembic_version SET version_num = '9999'; UPDATE compatibility SET minimum = '9001'")
-    await session.close()
-    with pytest.raises(FailedPrecondition, match=r"schema 9999, for programs of schema 9001.*newer flyte-unified"):
+    with monkeypatch.context() as newer:
+        release(newer, tmp_path, step=TAKES["a renamed column"], minimum=LATER)
         await _started(empty[0])
+    before = await _objects(empty[0])
+    with pytest.raises(FailedPrecondition, match=r"schema 9001, for programs of schema 9001.*newer flyte-unified"):
+        await _started(empty[0])
+    assert await _objects(empty[0]) == before
+
+
+async def _losses(url: str, found: Config) -> list[str]:
+    engine = create_async_engine("postgresql+asyncpg://" + url.partition("://")[2], poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(lambda connection: list(losses(lambda: nullcontext(connection), found)))
+    finally:
+        await engine.dispose()
+
+
+async def test_a_migration_takes_nothing_from_the_programs_before_it(empty: list[str], tmp_path: Path) -> None:
+    """It adds, or notes that they are out: while a cluster is upgraded, old and new use one schema."""
+    assert await _losses(empty[0], config()) == []
+    assert await _losses(empty[1], config(scripts(tmp_path, step=ADDS))) == []
+
+
+@pytest.mark.parametrize("what", TAKES)
+async def test_what_a_migration_takes_is_found(empty: list[str], tmp_path: Path, what: str) -> None:
+    """One thing each, unless it says that the programs before it are out."""
+    (tmp_path / "out").mkdir()
+    assert len(await _losses(empty[0], config(scripts(tmp_path, step=TAKES[what])))) == 1
+    assert await _losses(empty[1], config(scripts(tmp_path / "out", step=TAKES[what], minimum=LATER))) == []
+
+
+async def test_old_and_new_serve_on_one_schema(empty: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rolling upgrade: while the old writes, the new one migrates and joins; none fails, each hears the other.
+
+    Then the old one starts anew on the newer schema, as when its pod is moved.
+    """
+    old, new = Replica(empty[0]), Replica(empty[0])
+    await old.start()
+    await old.ledger.create_run(run())
+    going = True
+    written: list[str] = []
+
+    async def work(replica: Replica, side: str) -> None:
+        while going:
+            name = f"{side}{len(written)}"
+            written.append(name)
+            known, _ = await replica.ledger.enqueue(action(name), spec())
+            for phase in (Phase.RUNNING, Phase.SUCCEEDED):
+                (known,) = await replica.ledger.move(known.key, Move(to=phase), known=known)
+
+    async def until(reached: Callable[[], bool]) -> None:
+        with old.ledger.changes.subscribe(Everything()) as told:
+            async with asyncio.timeout(20):
+                while not reached():
+                    await told.next()
+
+    works = [asyncio.create_task(work(old, f"old{number}x")) for number in range(4)]
+    await until(lambda: len(written) > 20)
+    with monkeypatch.context() as newer:
+        release(newer, tmp_path, step=ADDS)
+        await new.start()
+    assert not any(each.done() for each in works)
+    works += [asyncio.create_task(work(new, f"new{number}x")) for number in range(4)]
+    count = len(written)
+    await until(lambda: len(written) > count + 50 and len(old.heard) > 20 and len(new.heard) > 20)
+    going = False
+    await asyncio.gather(*works)
+    await old.stop()
+
+    again = Replica(empty[0])
+    await again.start()
+    stored = await again.ledger.family(ROOT)
+    assert {each.key.name for each in stored if each.terminal} == set(written)
+    await again.ledger.move(ROOT, Move(to=Phase.SUCCEEDED))
+    await again.stop()
+    await new.stop()
 
 
 async def test_a_start_without_a_server_says_so(unused: str) -> None:
