@@ -17,6 +17,7 @@ from flyte_unified.executor.reconcile import View
 from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Action, Failure, Ledger, Move, Retry
 from flyte_unified.plugins.api import Exit, Pod, Process, TaskContext, Work
+from flyte_unified.plugins.container import wants_inputs
 from flyte_unified.storage.api import DataStore
 
 
@@ -49,11 +50,12 @@ class Judge:
     async def context(self, action: Action) -> TaskContext:
         """What a plugin may know of the attempt under way."""
         run, run_spec = await self._ledger.run(action.key.run_key)
+        spec = await self._ledger.spec(action.spec_digest or "")
         prefix = f"{action.output_base.rstrip('/')}/{action.key.name}"
         raw = run_spec.raw_data_storage.raw_data_prefix.rstrip("/") or self._options.raw_root
         return TaskContext(
             action=action,
-            spec=await self._ledger.spec(action.spec_digest or ""),
+            spec=spec,
             run=run,
             run_spec=run_spec,
             output_prefix=f"{prefix}/{action.attempt}",
@@ -61,6 +63,7 @@ class Judge:
             raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
             endpoint=self._options.endpoint(action.key.run_key),
             namespace=self._options.namespace(action.key),
+            inputs=await self.inputs(action) if wants_inputs(spec.task_template) else None,
         )
 
     async def inputs(self, action: Action) -> common_pb2.Inputs:

@@ -36,6 +36,8 @@ class TaskContext:
     """Where its process reaches the server: ``host:port/t/<run token>``"""
     namespace: str = ""
     """Where its objects are in a cluster."""
+    inputs: common_pb2.Inputs | None = None
+    """Only where the task's command line says their values: see ``container.wants_inputs``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

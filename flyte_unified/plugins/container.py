@@ -1,26 +1,34 @@
 """Tasks that are a command line: the SDK's ``a0`` in a container or in a pod's primary container.
 
+``describe`` is the laptop's plugin: a local process. What it shares with pods is public here: the template variables, what the
+SDK's runtime needs in its environment, links, and the reading of a task's pod.
+
 Sources: the SDK's task serialisation; flyteidl2/core/tasks.proto for the fields.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flyteidl2.core import execution_pb2, tasks_pb2
 from google.protobuf import struct_pb2
 
 from flyte_unified.core.clock import timestamp
+from flyte_unified.core.literals import text
 from flyte_unified.core.names import object_name
 from flyte_unified.core.quantities import quantity
 from flyte_unified.core.templates import render
 from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Work
 
-_RUNTIMES = frozenset({"a0", "pyflyte-execute"})
+RUNTIMES = frozenset({"a0", "pyflyte-execute"})
+"""The SDKs' own programs: they read inputs and leave outputs and errors as files."""
 _CHECKPOINTS = "_flytecheckpoints"
-_ACTIONS = "_U_USE_ACTIONS"
+ACTIONS = "_U_USEACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
+_INPUTS = re.compile(rb"\{\{\s*[.$]inputs\.", re.IGNORECASE)
 _ORG = "local"
 """The SDK's runtime wants a name; the server ignores it."""
 
@@ -34,16 +42,16 @@ def describe(context: TaskContext) -> Work:
         environment = {entry.key: entry.value for entry in container.env}
         resources = _resources(_entries(container.resources.requests), _entries(container.resources.limits))
     elif template.HasField("k8s_pod"):
-        primary = _primary(template)
-        if primary is None:
+        found = primary(template)
+        if found is None:
             return Refusal("BadTaskSpecification", "the task's pod has no primary container")
-        arguments = [*_strings(primary.get("command")), *_strings(primary.get("args"))]
-        environment = _pod_environment(primary)
-        asked = _mapping(primary.get("resources"))
+        arguments = [*_strings(found.get("command")), *_strings(found.get("args"))]
+        environment = _pod_environment(found)
+        asked = _mapping(found.get("resources"))
         resources = _resources(_texts(asked.get("requests")), _texts(asked.get("limits")))
     else:
         return Refusal("BadTaskSpecification", f"a task of type {template.type!r} without container or pod can't run here")
-    if not arguments or posixpath.basename(arguments[0]) not in _RUNTIMES:
+    if not arguments or posixpath.basename(arguments[0]) not in RUNTIMES:
         return Refusal(
             "UnsupportedTaskType",
             f"task {template.id.name!r} runs a container image of its own ({arguments[0] if arguments else 'no command'}); "
@@ -54,9 +62,17 @@ def describe(context: TaskContext) -> Work:
     return Process(
         arguments=render(arguments, known),
         environment=environment,
-        system=system(context, actions=environment.get(_ACTIONS, "1")),
+        system=system(context, actions=environment.get(ACTIONS, "1")),
         resources=resources,
-        links=tuple(_link(link, known) for link in template.metadata.log_links),
+        links=links(context, known),
+    )
+
+
+def wants_inputs(template: tasks_pb2.TaskTemplate) -> bool:
+    """Whether the task's command line or environment says values of its inputs: ``{{.inputs.x}}``."""
+    return (
+        _INPUTS.search((template.container if template.HasField("container") else template.k8s_pod).SerializeToString())
+        is not None
     )
 
 
@@ -80,6 +96,7 @@ def variables(context: TaskContext) -> dict[str, str]:
         "executiondomain": action.key.domain,
         "executionorg": _ORG,
         "podname": object_name(action.key, action.attempt),
+        **{f"inputs.{entry.name.lower()}": text(entry.value) for entry in (context.inputs.literals if context.inputs else ())},
     }
 
 
@@ -105,8 +122,13 @@ def system(context: TaskContext, *, actions: str) -> dict[str, str]:
         "_U_INSECURE": "true",
         "_U_ORG_NAME": _ORG,
         "_U_RUN_BASE": action.output_base.rstrip("/"),
-        _ACTIONS: actions,
+        ACTIONS: actions,
     }
+
+
+def links(context: TaskContext, known: Mapping[str, str]) -> tuple[execution_pb2.TaskLog, ...]:
+    """The task's own links, with the attempt's variables put in."""
+    return tuple(_link(link, known) for link in context.spec.task_template.metadata.log_links)
 
 
 def _link(link: execution_pb2.TaskLog, known: Mapping[str, str]) -> execution_pb2.TaskLog:
@@ -134,26 +156,39 @@ def _entries(entries: Iterable[tasks_pb2.Resources.ResourceEntry]) -> dict[str, 
     return {tasks_pb2.Resources.ResourceName.Name(entry.name).lower(): entry.value for entry in entries}
 
 
-def _primary(template: tasks_pb2.TaskTemplate) -> Mapping[str, object] | None:
-    """The pod's primary container, from the pod's JSON."""
-    name = template.k8s_pod.primary_container_name or template.config.get("primary_container_name", "")
-    containers = (
-        template.k8s_pod.pod_spec.fields["containers"].list_value.values if template.k8s_pod.HasField("pod_spec") else ()
-    )
-    found = [_mapping(_plain(value)) for value in containers]
+def primary(template: tasks_pb2.TaskTemplate) -> Mapping[str, Any] | None:
+    """The primary container of a task's pod, as its JSON has it; one without a name if it is the only one."""
+    name = primary_name(template)
+    spec = plain(template.k8s_pod.pod_spec) if template.k8s_pod.HasField("pod_spec") else {}
+    listed = spec.get("containers")
+    found = [_mapping(entry) for entry in listed] if isinstance(listed, list) else []
     named = [container for container in found if container.get("name") == name]
     if not named and len(found) == 1:
         named = found
     return named[0] if named else None
 
 
-def _plain(value: struct_pb2.Value) -> object:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return {key: _plain(field) for key, field in value.struct_value.fields.items()}
-    if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
-    return getattr(value, kind) if kind not in (None, "null_value") else None
+def primary_name(template: tasks_pb2.TaskTemplate) -> str:
+    """What a pod task calls its primary container; empty where it doesn't say."""
+    return str(template.k8s_pod.primary_container_name or template.config.get("primary_container_name", ""))
+
+
+def plain(struct: struct_pb2.Struct) -> dict[str, Any]:
+    """A pod as JSON: its whole numbers whole again, which a Struct can't tell from others."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: struct_pb2.Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return plain(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case "number_value":
+            return int(value.number_value) if value.number_value.is_integer() else value.number_value
+        case "string_value" | "bool_value" as kind:
+            return getattr(value, kind)
+    return None
 
 
 def _pod_environment(container: Mapping[str, object]) -> dict[str, str]:
@@ -176,4 +211,4 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _texts(value: object) -> dict[str, str]:
-    return {str(key): f"{item:g}" if isinstance(item, float) else str(item) for key, item in _mapping(value).items()}
+    return {str(key): str(item) for key, item in _mapping(value).items()}

@@ -1,0 +1,63 @@
+"""What a container asks of its node, as Kubernetes writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flyteidl2.core import tasks_pb2
+
+from flyte_unified.core.quantities import quantity
+from flyte_unified.plugins.pods.config import PodConfig
+
+GPU = "gpu"
+"""How the SDK calls an accelerator of whatever class."""
+
+_NAMES = {
+    tasks_pb2.Resources.CPU: "cpu",
+    tasks_pb2.Resources.GPU: GPU,
+    tasks_pb2.Resources.MEMORY: "memory",
+    tasks_pb2.Resources.EPHEMERAL_STORAGE: "ephemeral-storage",
+}
+"""STORAGE is nothing that a container can ask for."""
+
+
+def written(resources: tasks_pb2.Resources) -> dict[str, dict[str, str]]:
+    """A container task's resources as Kubernetes has them."""
+    return {"requests": _entries(resources.requests), "limits": _entries(resources.limits)}
+
+
+def complete(asked: Mapping[str, Any], *, config: PodConfig, accelerator: str, defaults: bool) -> dict[str, Any]:
+    """Requests and limits, each from the other where one is missing; ``accelerator`` is the resource that ``gpu`` means.
+
+    A request above its limit is lowered to it, what only whole devices can be had of is asked for as often as allowed. With
+    ``defaults`` also what a task has to have. Raises InvalidArgument naming the resource.
+    """
+    requests, limits = (_amounts(asked.get(kind), accelerator, kind) for kind in ("requests", "limits"))
+    if defaults:
+        for name, amount in (("cpu", config.cpu), ("memory", config.memory)):
+            if name not in requests and name not in limits:
+                requests[name] = amount
+        for name in dict.fromkeys([*requests, *limits]):
+            requests.setdefault(name, limits.get(name, ""))
+            limits.setdefault(name, requests[name])
+    for name, limit in limits.items():
+        if "/" in name or (name in requests and _number(requests[name], name) > _number(limit, name)):
+            requests[name] = limit
+    rest = {key: value for key, value in asked.items() if key not in ("requests", "limits")}
+    return rest | {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}
+
+
+def _entries(entries: Iterable[tasks_pb2.Resources.ResourceEntry]) -> dict[str, str]:
+    return {_NAMES[entry.name]: entry.value for entry in entries if entry.name in _NAMES}
+
+
+def _amounts(amounts: object, accelerator: str, kind: str) -> dict[str, str]:
+    """Of none of it is nothing said."""
+    listed = amounts.items() if isinstance(amounts, Mapping) else ()
+    named = {accelerator if name == GPU else str(name): str(amount) for name, amount in listed if amount is not None}
+    return {name: amount for name, amount in named.items() if _number(amount, f"{kind}.{name}")}
+
+
+def _number(amount: str, name: str) -> float:
+    return quantity(amount, field=f"resources.{name}")
