@@ -20,11 +20,13 @@ from flyte_unified.db import postgres_writer as writer
 from flyte_unified.db.api import Work
 from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.tables import projects
-from flyte_unified.ledger.api import Everything, Ledger, Move
+from flyte_unified.ledger.api import EXECUTOR, Everything, Ledger, Move
 from tests.contract.database.replicas import Replica
 from tests.databases import clear
 from tests.postgres import PostgresServer
 from tests.unit.ledger.births import ROOT, RUN, action, run, spec
+
+PHASES = (Phase.INITIALIZING, Phase.RUNNING, Phase.SUCCEEDED)
 
 
 def add(name: str) -> Work[str]:
@@ -91,6 +93,57 @@ async def test_a_restart_loses_nothing_that_was_accepted(
             async with asyncio.timeout(20):
                 while not theirs <= {each.key.name for each in replica.heard}:
                     await told.next()
+
+
+@pytest.mark.parametrize("end", ["fast", "kill"])
+async def test_moves_that_are_made_again_are_made_once(
+    pair: tuple[Replica, Replica], postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, end: Literal["fast", "kill"]
+) -> None:
+    """As the executor does it: what is refused while the server is away is tried until it is back.
+
+    Every action went through each phase once, whether its last answer was lost or not, and another replica was told its end.
+    """
+    for module in (adapter, writer):
+        monkeypatch.setattr(module, "PATIENCE", 0.1)
+    one, other = pair
+    await one.ledger.create_run(run())
+    await one.ledger.take_lead(EXECUTOR, 1, "one")
+    refused = 0
+    away = asyncio.Event()
+
+    async def life(name: str) -> None:
+        nonlocal refused
+        known, _ = await one.ledger.enqueue(action(name), spec())
+        for phase in PHASES:
+            if phase is Phase.SUCCEEDED:
+                await away.wait()
+            while True:
+                try:
+                    changed = await one.ledger.move(known.key, Move(to=phase), epoch=1, known=known)
+                except Unavailable:
+                    refused += 1
+                    continue
+                assert [each.phase for each in changed] == [phase]
+                known = changed[0]
+                break
+
+    lives = [asyncio.create_task(life(f"n{number}")) for number in range(30)]
+    with other.ledger.changes.subscribe(Everything()) as told:
+        while len(other.heard) < 60:
+            await told.next()
+        await asyncio.to_thread(postgres.kill if end == "kill" else partial(postgres.stop, end))
+        away.set()
+        async with asyncio.timeout(30):
+            while not refused:  # noqa: ASYNC110  # nobody is told of refusals
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(postgres.start)
+            await asyncio.gather(*lives)
+            while len({each.key for each in other.heard if each.terminal}) < len(lives):
+                await told.next()
+    for number in range(len(lives)):
+        ended = await other.ledger.action(RUN.action(f"n{number}"))
+        went = [Phase(each.phase) for each in ended.latest().phase_transitions]
+        assert (ended.version, went) == (1 + len(PHASES), [Phase.QUEUED, *PHASES])
 
 
 async def test_who_waits_too_long_is_refused_and_nothing_is_written(
@@ -197,13 +250,17 @@ async def test_a_commit_of_unknown_outcome_is_looked_up(
     assert await database.read(names) == {"first", "a", "b", "c"}
 
 
-async def test_a_move_is_told_once_though_its_commit_was_unsure(wire: tuple[Wire, PostgresDatabase]) -> None:
-    """Watchers hear of a change whose COMMIT was never answered, one time."""
+@pytest.mark.parametrize("breaks", ["before", "after"])
+async def test_a_move_is_told_once_though_its_commit_was_unsure(
+    wire: tuple[Wire, PostgresDatabase], breaks: Literal["before", "after"]
+) -> None:
+    """Watchers hear of a change whose COMMIT was never answered, one time; also of a leader's, who knew the row."""
     way, database = wire
     ledger = Ledger(database=database, clock=SystemClock())
-    await ledger.create_run(run())
+    _, known, _ = await ledger.create_run(run())
+    await ledger.take_lead(EXECUTOR, 1, "one")
     with ledger.changes.subscribe(Everything()) as told:
-        way.breaks = "after"
-        (moved,) = await ledger.move(RUN.action("a0"), Move(to=Phase.RUNNING))
+        way.breaks = breaks
+        (moved,) = await ledger.move(ROOT, Move(to=Phase.RUNNING), epoch=1, known=known)
         assert told.take() == [moved]
     assert (await ledger.action(ROOT)).version == moved.version == 2
