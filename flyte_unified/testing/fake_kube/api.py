@@ -6,12 +6,14 @@ validate, store. No step awaits, so every request is atomic.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from flyte_unified.testing.fake_kube import decode, errors, metadata, rules, versions
+from flyte_unified.testing.fake_kube.admission import Admission
 from flyte_unified.testing.fake_kube.errors import Cause
+from flyte_unified.testing.fake_kube.ownership import Managers
 from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
 from flyte_unified.testing.fake_kube.store import Key, Record, Store, encode
 
@@ -20,10 +22,10 @@ from flyte_unified.testing.fake_kube.store import Key, Record, Store, encode
 class Call:
     """What came with a request beside its object."""
 
-    user: str = "system:admin"
-    groups: tuple[str, ...] = ("system:masters",)
     dry_run: bool = False
     manager: str = ""
+    """fieldManager, which an application must name; of other writes it is the client's program."""
+    agent: str = ""
     validation: str = "Warn"
     """fieldValidation: Ignore, Warn or Strict."""
     force: bool = False
@@ -43,7 +45,7 @@ class Deletion:
 class Api:
     """The verbs over one store."""
 
-    def __init__(self, store: Store, registry: Registry, *, admission: Any) -> None:
+    def __init__(self, store: Store, registry: Registry, *, admission: Admission) -> None:
         self._store = store
         self._registry = registry
         self._admission = admission
@@ -68,23 +70,20 @@ class Api:
         metadata.begin(content)
         rules.default(resource, content)
         rules.prepare_create(resource, content)
-        self._admission.create(resource, content, call)
+        self._admission.create(resource, content)
         if resource.generation:
             meta["generation"] = 1
         key = (namespace, meta.get("name", ""))
-        self._valid(resource, content, None)
-        if self._store.get(resource.shelf, key) is not None:
-            raise errors.already_exists(resource.group, resource.plural, key[1])
+        self._valid(resource, content, None, call)
+        if (present := self._store.get(resource.shelf, key)) is not None:
+            deleting = "deletionTimestamp" in present.object()["metadata"]
+            raise errors.already_exists(resource.group, resource.plural, key[1], deleting=deleting)
         return self._put(resource, key, content, call)
 
     def update(self, resource: Resource, key: Key, content: Object, call: Call, *, subresource: str = "") -> Record:
         content = self.decode(resource, content, call)
+        self._named(key, content)
         meta = content["metadata"]
-        if meta.setdefault("name", key[1]) != key[1]:
-            text = f"the name of the object ({meta['name']}) does not match the name on the URL ({key[1]})"
-            raise errors.bad_request(text)
-        if key[0] and meta.setdefault("namespace", key[0]) != key[0]:
-            raise errors.bad_request("the namespace of the object does not match the namespace on the request")
         if resource.created_by_update and not subresource and self._store.get(resource.shelf, key) is None:
             meta.pop("resourceVersion", None)
             return self.create(resource, key[0], content, call)
@@ -101,10 +100,45 @@ class Api:
             raise errors.bad_request("metadata is not an object")
         try:
             content = self.decode(resource, content, call)
-        except errors.StrictError as error:  # of a patch, it is the result that is wrong, not the request
+        except errors.ApiError as error:  # of a patch, it is the result that is wrong, not the request
             cause = errors.invalid_value("patch", "object", error.message)
             raise errors.invalid("", "", "", [cause]) from None
+        self._named(key, content)
+        if (uid := content["metadata"].get("uid")) and uid != record.uid:
+            cause = errors.invalid_value("metadata.uid", uid, "field is immutable")
+            raise errors.invalid(resource.group, resource.kind, key[1], [cause])
         return self._replace(resource, record, content, call, subresource=subresource)
+
+    def apply(self, resource: Resource, key: Key, applied: Object, call: Call, *, subresource: str = "") -> tuple[Record, bool]:
+        """Server-side apply: the object, and whether it is new. Raises ApiError."""
+        if not call.manager:
+            cause = errors.required("fieldManager", "is required for apply patch")
+            raise errors.invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        if "managedFields" in applied["metadata"]:
+            raise errors.bad_request("metadata.managedFields must be nil")
+        values = self.decode(resource, copy.deepcopy(applied), Call(validation="Ignore"))
+        if unknown := decode.unknown(resource, applied):
+            what = f"({key[0]}/{key[1]}; {resource.api_version}, Kind={resource.kind})"
+            message = f"failed to create typed patch object {what}: .{unknown[0]}: field not declared in schema"
+            raise errors.ApiError(500, "", message)
+        self._named(key, values)
+        record = self._store.get(resource.shelf, key)
+        if record is None:
+            if subresource:
+                raise errors.not_found(resource.group, resource.plural, key[1])
+            managers = Managers({"metadata": {}}, resource)
+            managers.apply({}, applied, values, call.manager, "", force=True)
+            created = copy.deepcopy(applied)
+            created["metadata"] |= {"name": key[1], "managedFields": managers.entries()}
+            return self.create(resource, key[0], created, call), True
+        live = versions.read(resource, record)
+        managers = Managers(live, resource)
+        if not managers:
+            managers.adopt(live)
+        merged = managers.apply(live, applied, values, call.manager, subresource, force=call.force)
+        merged["metadata"]["managedFields"] = managers.entries()
+        content = self.decode(resource, merged, call)
+        return self._replace(resource, record, content, call, subresource=subresource, applied=True), False
 
     def write(self, resource: Resource, record: Record, content: Object, call: Call) -> Record:
         """Store what a controller or a subresource made of a record: no rule of updates applies. Raises ApiError."""
@@ -125,17 +159,30 @@ class Api:
             call.warnings += [f'unknown field "{path}"' for path in unknown]
         return decoded
 
-    def _replace(self, resource: Resource, record: Record, content: Object, call: Call, *, subresource: str) -> Record:
+    @staticmethod
+    def _named(key: Key, content: Object) -> None:
+        """Raises ApiError where the object is not the one of the path."""
+        meta = content["metadata"]
+        if meta.setdefault("name", key[1]) != key[1]:
+            text = f"the name of the object ({meta['name']}) does not match the name on the URL ({key[1]})"
+            raise errors.bad_request(text)
+        if key[0] and meta.setdefault("namespace", key[0]) != key[0]:
+            raise errors.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+    def _replace(
+        self, resource: Resource, record: Record, content: Object, call: Call, *, subresource: str, applied: bool = False
+    ) -> Record:
         old, meta, key = versions.read(resource, record), content["metadata"], record.key
         self._current(resource, record, old, content)
         metadata.carry(content, old)
         rules.default(resource, content)
         content = rules.prepare_update(resource, content, old, subresource)
         meta = content["metadata"]
-        self._admission.update(resource, content, old, call, subresource)
         if resource.generation and "generation" in meta and rules.counted(resource, content) != rules.counted(resource, old):
             meta["generation"] += 1
-        self._valid(resource, content, old, subresource)
+        self._valid(resource, content, old, call, subresource)
+        if not applied:
+            self._manage(resource, content, old, call, subresource)
         if _finished(content):
             if not call.dry_run:
                 self._store.remove(resource.shelf, key)
@@ -145,6 +192,15 @@ class Api:
             return record
         return self._put(resource, key, content, call, version=record.version)
 
+    @staticmethod
+    def _manage(resource: Resource, content: Object, old: Object, call: Call, subresource: str) -> None:
+        """Keep book of who writes what, for an object that was applied once."""
+        content["metadata"].pop("managedFields", None)
+        if "managedFields" in old["metadata"]:
+            managers = Managers(old, resource)
+            managers.update(old, content, call.manager or call.agent, subresource)
+            content["metadata"]["managedFields"] = managers.entries()
+
     def _current(self, resource: Resource, record: Record, old: Object, content: Object) -> None:
         """Raises ApiError: the caller saw another state, or another object of this name."""
         meta, name = content["metadata"], record.key[1]
@@ -152,7 +208,7 @@ class Api:
         if version in (None, "", "0"):
             if not resource.blind_update:
                 cause = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-                raise errors.invalid(resource.group, resource.kind, name, [cause])
+                raise errors.invalid(resource.group, resource.plural if resource.custom else resource.kind, name, [cause])
         elif version != str(record.version):
             raise errors.conflict(resource.group, resource.plural, name)
         uid, present = meta.get("uid"), old["metadata"]["uid"]
@@ -167,7 +223,7 @@ class Api:
         record = self.get(resource, key)
         self._precondition(resource, record, options)
         content = record.object()
-        self._admission.delete(resource, content, call)
+        self._admission.delete(resource, content)
         meta = content["metadata"]
         pending = "deletionTimestamp" in meta
         grace = rules.grace(resource, content, options.grace)
@@ -175,7 +231,7 @@ class Api:
         gone = not (grace or finalizers or rules.held(resource, content))
         if gone and (pending or resource.shelf != rules.PODS):
             return self._remove(resource, record, call), True
-        if pending and grace >= meta["deletionGracePeriodSeconds"] and finalizers == (meta.get("finalizers") or []):
+        if pending and grace >= meta.get("deletionGracePeriodSeconds", 0) and finalizers == (meta.get("finalizers") or []):
             return record, False
         rules.mark_deleted(resource, content, grace, finalizers)
         record = self._put(resource, key, content, call, version=record.version)
@@ -213,11 +269,13 @@ class Api:
             )
             raise errors.conflict(resource.group, resource.kind, name, why)
 
-    def _valid(self, resource: Resource, content: Object, old: Object | None, subresource: str = "") -> None:
+    def _valid(self, resource: Resource, content: Object, old: Object | None, call: Call, subresource: str = "") -> None:
         causes: list[Cause] = metadata.check(resource, content)
         if old is not None:
             causes += metadata.check_update(content, old)
         causes += rules.check(resource, content, old, subresource)
+        if resource.custom:
+            call.warnings += metadata.warnings(content, old)
         if causes:
             raise errors.invalid(resource.group, resource.kind, content["metadata"].get("name", ""), causes)
 

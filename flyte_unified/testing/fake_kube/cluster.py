@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from aiohttp import web
 
+from flyte_unified.testing.fake_kube.access import ADMIN, Access
 from flyte_unified.testing.fake_kube.admission import Admission
 from flyte_unified.testing.fake_kube.api import Api, Call
 from flyte_unified.testing.fake_kube.collector import Collector
@@ -30,24 +31,32 @@ _SHUTDOWN_SECONDS = 1.0
 class FakeKube:
     """A Kubernetes API server in this event loop. ``async with FakeKube.running() as cluster``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, service_accounts: bool = False) -> None:
         self.registry = Registry()
         self.store = Store()
-        self.api = Api(self.store, self.registry, admission=Admission(self.store))
-        self.collector = Collector(self.api, self.store, self.registry)
+        admission = Admission(self.store, service_accounts=service_accounts)
+        self.api = Api(self.store, self.registry, admission=admission)
+        self._collector = Collector(self.api, self.store, self.registry, admission=admission)
+        self.access = Access(api=self.api, store=self.store)
+        """Users, and the switch ``enforced`` that makes their roles count."""
         self._logs = Logs(api=self.api, registry=self.registry)
         self._nodes = Nodes(api=self.api, store=self.store, registry=self.registry)
         below = Subresources(api=self.api, store=self.store, registry=self.registry)
-        self._server = Server(api=self.api, store=self.store, registry=self.registry, subresources=below, logs=self._logs)
+        self._server = Server(
+            api=self.api, store=self.store, registry=self.registry, subresources=below, logs=self._logs, access=self.access
+        )
         self.url = ""
+        self.access.add("admin", ADMIN)
         for name in _SYSTEM_NAMESPACES:
             self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[FakeKube]:
-        """The server on ``host``; port 0 takes a free one."""
-        cluster = cls()
+    async def running(
+        cls, *, host: str = "127.0.0.1", port: int = 0, service_accounts: bool = False
+    ) -> AsyncGenerator[FakeKube]:
+        """The server on ``host``; port 0 takes a free one. With ``service_accounts``, pods get their account's token."""
+        cluster = cls(service_accounts=service_accounts)
         runner = web.AppRunner(cluster._server.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         try:
@@ -76,12 +85,12 @@ class FakeKube:
         """Requests that changed something, by verb, resource and subresource."""
         return self._server.writes
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Write a configuration for clients to ``path``."""
+    def kubeconfig(self, path: Path, *, token: str = "admin") -> Path:
+        """Write a configuration for clients to ``path``; ``token`` says who they are."""
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "fake",
             "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
-            "users": [{"name": "admin", "user": {}}],
+            "users": [{"name": "admin", "user": {"token": token}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "admin", "namespace": "default"}}],
         }  # fmt: skip
         path.write_text(yaml.safe_dump(config))

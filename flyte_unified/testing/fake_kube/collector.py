@@ -6,12 +6,12 @@ They act in a later turn of the loop, as they do in a cluster: the answer to a r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
 from flyte_unified.testing.fake_kube import custom
+from flyte_unified.testing.fake_kube.admission import Admission
 from flyte_unified.testing.fake_kube.api import Api, Call, Deletion
 from flyte_unified.testing.fake_kube.errors import ApiError
 from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
@@ -21,20 +21,24 @@ Place = tuple[tuple[str, str], Key]
 """Shelf and key of an object."""
 
 _NAMESPACES, _DEFINITIONS = ("", "namespaces"), ("apiextensions.k8s.io", "customresourcedefinitions")
+_QUOTAS = ("", "resourcequotas")
+_USED = (_QUOTAS, ("", "pods"))
+"""Whose changes alter what quotas have left, beside creations and deletions."""
 _FOREGROUND, _ORPHAN = "foregroundDeletion", "orphan"
 
 
 class Collector:
     """Listens to the store and keeps the cluster's promises about what belongs together."""
 
-    def __init__(self, api: Api, store: Store, registry: Registry) -> None:
+    def __init__(self, api: Api, store: Store, registry: Registry, *, admission: Admission) -> None:
         self._api = api
         self._store = store
         self._registry = registry
+        self._admission = admission
         self._live: dict[str, Place] = {}
         self._dependents: dict[str, set[Place]] = defaultdict(set)
         self._waiting: deque[Callable[[], None]] = deque()
-        self._call = Call(user="system:serviceaccount:kube-system:generic-garbage-collector", validation="Ignore")
+        self._call = Call(manager="kube-controller-manager", validation="Ignore")
         store.listeners.append(self._changed)
 
     def later(self, step: Callable[[], None]) -> None:
@@ -46,9 +50,13 @@ class Collector:
     def _run(self) -> None:
         """One round: what its steps cause waits for the next one. A step that lost a race has nothing left to do."""
         for _ in range(len(self._waiting)):
-            with contextlib.suppress(ApiError):
+            try:
                 self._waiting[0]()
-            self._waiting.popleft()
+            except ApiError as error:
+                if error.reason not in ("NotFound", "Conflict"):
+                    raise
+            finally:
+                self._waiting.popleft()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._run)
 
@@ -69,6 +77,12 @@ class Collector:
             self._definition(change)
         elif shelf == _NAMESPACES and not change.deleted:
             self.later(lambda: self._namespace(record.key[1]))
+        if (
+            record.key[0]
+            and self._store.shelf(_QUOTAS).records
+            and (change.deleted or change.previous is None or shelf in _USED)
+        ):
+            self.later(lambda: self._quotas(record.key[0]))
         if not change.deleted and b'"deletionTimestamp"' in record.data:
             self.later(lambda: self._deleting(place))
 
@@ -183,6 +197,16 @@ class Collector:
                     self._api.delete(resource, record.key, Deletion(propagation="Background"), self._call)
         if not left:
             self._api.finalize(name)
+
+    def _quotas(self, namespace: str) -> None:
+        """Write into the quotas of a namespace what is used of them."""
+        resource = self._registry.named(_QUOTAS[1])
+        assert resource is not None
+        for record in list(self._store.shelf(_QUOTAS).records.values()):
+            quota = record.object()
+            if record.key[0] == namespace:
+                used = self._admission.usage(quota, self._registry)
+                self._status(resource, (_QUOTAS, record.key), {"hard": quota["spec"].get("hard") or {}, "used": used})
 
     def _definition(self, change: Change) -> None:
         """Serve what is defined; what is no longer defined is not found."""

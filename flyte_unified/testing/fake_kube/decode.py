@@ -6,13 +6,14 @@ What comes out is what the server would answer: quantities in canonical form, nu
 from __future__ import annotations
 
 import base64
+import copy
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from flyte_unified.testing.fake_kube import quantities, structural
-from flyte_unified.testing.fake_kube.errors import ApiError, StrictError, bad_request
+from flyte_unified.testing.fake_kube.errors import ApiError, bad_request
 from flyte_unified.testing.fake_kube.resources import Object, Resource, Schema, resolve
 
 _GO = {"integer": "int32", "number": "float64", "boolean": "bool", "string": "string", "array": "[]", "object": "map[string]"}
@@ -35,16 +36,21 @@ def decode(resource: Resource, content: Object) -> tuple[Object, list[str]]:
 def decode_custom(resource: Resource, content: Object) -> tuple[Object, list[str]]:
     """The same for a custom resource: its schema says what is known and what stands by default. Raises ApiError 400."""
     decoder = _Decoder()
-    unknown: list[str] = []
+    pruned: list[str] = []
     try:
         meta = decoder.value(content.get("metadata") or {}, {"$ref": _META}, "metadata")
     except _WrongType as error:
-        raise bad_request(str(error)) from None
+        raise _cannot(resource, str(error)) from None
     structural.drop_nulls(content, resource.schema)
-    decoded = structural.prune(content, resource.schema, unknown)
+    decoded = structural.prune(content, resource.schema, pruned)
     structural.fill(decoded, resource.schema)
     decoded["metadata"] = meta
-    return decoded, unknown + decoder.unknown
+    return decoded, sorted(pruned + decoder.unknown)
+
+
+def unknown(resource: Resource, content: Object) -> list[str]:
+    """The paths of fields that the type does not have."""
+    return (decode_custom if resource.custom else decode)(resource, copy.deepcopy(content))[1]
 
 
 def _cannot(resource: Resource, why: str) -> ApiError:
@@ -54,7 +60,7 @@ def _cannot(resource: Resource, why: str) -> ApiError:
 def strict_error(resource: Resource, unknown: list[str]) -> ApiError:
     """400 for fields that a strict client does not want to see dropped."""
     fields = "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown)
-    return StrictError(fields if resource.custom else _cannot(resource, fields).message)
+    return _cannot(resource, fields)
 
 
 class _WrongType(Exception):

@@ -42,7 +42,7 @@ def duplicate(field: str, value: Any) -> Cause:
 
 
 def unsupported(field: str, value: Any, allowed: Sequence[str]) -> Cause:
-    choices = ", ".join(f'"{choice}"' for choice in sorted(allowed))
+    choices = ", ".join(f'"{choice}"' for choice in allowed)
     return Cause("FieldValueNotSupported", f"Unsupported value: {_shown(value)}: supported values: {choices}", field)
 
 
@@ -79,13 +79,6 @@ class ApiError(FlyteUnifiedError):
         return {key: value for key, value in status.items() if value or key == "metadata"}
 
 
-class StrictError(ApiError):
-    """Fields that a strict client does not want to see dropped."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(400, "BadRequest", message)
-
-
 def _of(group: str, plural: str, name: str) -> dict[str, Any]:
     return {key: value for key, value in (("name", name), ("group", group), ("kind", plural)) if value}
 
@@ -103,8 +96,9 @@ def no_resource() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
-def already_exists(group: str, plural: str, name: str) -> ApiError:
-    message = f'{qualified(group, plural)} "{name}" already exists'
+def already_exists(group: str, plural: str, name: str, *, deleting: bool = False) -> ApiError:
+    message = "object is being deleted: " if deleting else ""
+    message += f'{qualified(group, plural)} "{name}" already exists'
     return ApiError(409, "AlreadyExists", message, details=_of(group, plural, name))
 
 

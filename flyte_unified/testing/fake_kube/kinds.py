@@ -96,6 +96,19 @@ def _pod_template(content: Object) -> None:
         pods.default_spec(content["template"].setdefault("spec", {}))
 
 
+def _event_times(content: Object) -> None:
+    if content["apiVersion"] != "v1":
+        content.setdefault("deprecatedSource", {})
+        for key in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp"):
+            content.setdefault(key, None)
+        return
+    for key in ("eventTime", "firstTimestamp", "lastTimestamp"):
+        content.setdefault(key, None)
+    content.setdefault("source", {})
+    for key in ("reportingComponent", "reportingInstance"):
+        content.setdefault(key, "")
+
+
 def _subjects(content: Object) -> None:
     content["roleRef"] = {"apiGroup": "rbac.authorization.k8s.io", **content.get("roleRef", {})}
     for subject in content.get("subjects") or ():
@@ -132,6 +145,7 @@ DEFAULTS: Mapping[tuple[str, str], Callable[[Object], None]] = {
     ("", "podtemplates"): _pod_template,
     ("", "persistentvolumeclaims"): _claim,
     ("", "nodes"): _node,
+    ("", "events"): _event_times,
     ("batch", "jobs"): _job,
     (_APPS, "deployments"): _deployment,
     (_APPS, "replicasets"): _replicated,
@@ -147,6 +161,11 @@ INITIAL_STATUS: Mapping[tuple[str, str], Callable[[Object], Object]] = {
     ("", "pods"): pods.first_status,
     ("", "services"): lambda _: {"loadBalancer": {}},
     ("", "persistentvolumeclaims"): lambda _: {"phase": "Pending"},
+    (_APPS, "deployments"): lambda _: {},
+    (_APPS, "replicasets"): lambda _: {"replicas": 0},
+    (_APPS, "statefulsets"): lambda _: {"availableReplicas": 0, "replicas": 0},
+    ("batch", "jobs"): lambda _: {},
+    ("networking.k8s.io", "ingresses"): lambda _: {"loadBalancer": {}},
 }
 
 
@@ -157,13 +176,16 @@ def _data(content: Object, old: Object | None) -> list[Cause]:
         invalid_value(
             f"data[{key}]",
             key,
-            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or "
+            "'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
         )
         for key in parts
         if not key or not all(char.isascii() and (char.isalnum() or char in "-._") for char in key)
     ]
     if sum(len(value.encode()) for value in parts.values()) > _MAX_DATA:
         causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {_MAX_DATA} bytes", "[]"))
+    if old and content.get("type") != old.get("type"):
+        causes.append(invalid_value("type", content.get("type"), "field is immutable"))
     if old and old.get("immutable"):
         causes += [
             forbidden_field(key, "field is immutable when `immutable` is set")
@@ -183,7 +205,7 @@ def _lease(content: Object, _: Object | None) -> list[Cause]:
 
 
 def _event(content: Object, _: Object | None) -> list[Cause]:
-    namespace, about = content["metadata"].get("namespace", ""), content.get("involvedObject") or {}
+    namespace, about = content["metadata"].get("namespace", ""), content.get("involvedObject") or content.get("regarding") or {}
     if about.get("namespace", "") == namespace or (not about.get("namespace") and namespace == "default"):
         return []
     return [invalid_value("involvedObject.namespace", about.get("namespace", ""), "does not match event.namespace")]

@@ -113,7 +113,7 @@ def generated_name(base: str) -> str:
 def begin(content: Object) -> None:
     """What the server writes into the metadata of a new object."""
     metadata = content["metadata"]
-    for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+    for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
         metadata.pop(key, None)
     metadata["uid"] = str(uuid.uuid4())
     metadata["creationTimestamp"] = timestamp()
@@ -125,7 +125,7 @@ def carry(content: Object, old: Mapping[str, Any]) -> None:
     """What an update leaves out of its metadata and keeps nevertheless."""
     metadata, before = content["metadata"], old["metadata"]
     for key in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "namespace"):
-        if key in before and (key == "generation" or not metadata.get(key)):
+        if key in before and (key in ("generation", "creationTimestamp") or not metadata.get(key)):
             metadata[key] = before[key]
     metadata.pop("selfLink", None)
     if "generation" not in before:
@@ -181,13 +181,28 @@ def _finalizers(resource: Resource, metadata: Mapping[str, Any]) -> list[Cause]:
     for index, name in enumerate(finalizers):
         if why := qualified_name(name):
             causes.append(invalid_value("metadata.finalizers", name, why))
-        elif not resource.custom and "/" not in name and name not in _STANDARD_FINALIZERS:
+        elif _core(resource) and "/" not in name and name not in _STANDARD_FINALIZERS:
             text = "name is neither a standard finalizer name nor is it fully qualified"
             causes.append(invalid_value(f"metadata.finalizers[{index}]", name, text))
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = "finalizer orphan and foregroundDeletion cannot be both set"
         causes.append(invalid_value("metadata.finalizers", "orphan", text))
     return causes
+
+
+def _core(resource: Resource) -> bool:
+    return not resource.custom and resource.group != "apiextensions.k8s.io"
+
+
+def warnings(content: Object, old: Mapping[str, Any] | None) -> list[str]:
+    """What a client should not do, and may."""
+    before = (old or {"metadata": {}})["metadata"].get("finalizers") or ()
+    return [
+        f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts with other '
+        "finalizer writers"
+        for name in content["metadata"].get("finalizers") or ()
+        if "/" not in name and name not in before and name not in _STANDARD_FINALIZERS
+    ]
 
 
 def check_update(content: Object, old: Mapping[str, Any]) -> list[Cause]:

@@ -9,7 +9,7 @@ from flyte_unified.testing.fake_kube.store import Record, Store
 from flyte_unified.testing.fake_kube.subresources import set_condition
 
 _UNREACHABLE = "node.kubernetes.io/unreachable"
-_CALL = Call(user="system:serviceaccount:kube-system:node-controller")
+_CALL = Call(manager="kube-controller-manager")
 
 
 class Nodes:

@@ -17,8 +17,9 @@ from flyte_unified.testing.fake_kube.resources import Object
 
 _EVICTIONS = ("not-ready", "unreachable")
 _FILE_MODES = {"secret": 0o644, "configMap": 0o644, "projected": 0o644, "downwardAPI": 0o644}
-_ENV_NAME = re.compile(r"[-._a-zA-Z0-9\x21-\x3c\x3e-\x7e]+")
+_ENV_NAME = re.compile(r"[-._a-zA-Z0-9\x20-\x3c\x3e-\x7e]+")
 _NATIVE = {"cpu", "memory", "ephemeral-storage"}
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _MUTABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -34,6 +35,7 @@ def default(content: Object) -> None:
     spec.setdefault("priority", 0)
     spec.setdefault("enableServiceLinks", True)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    _status(content.get("status") or {})
     tolerations = spec.setdefault("tolerations", [])
     for name in _EVICTIONS:
         key = f"node.kubernetes.io/{name}"
@@ -41,10 +43,28 @@ def default(content: Object) -> None:
             tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
 
+def _status(status: Object) -> None:
+    """Times that are not known are null on the wire, which clients must bear."""
+    for condition in status.get("conditions") or ():
+        for key in ("lastProbeTime", "lastTransitionTime"):
+            condition.setdefault(key, None)
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for container in status.get(kind) or ():
+            for part in ("lastState", "state"):
+                state = container.setdefault(part, {})
+                for key in ("startedAt", "finishedAt"):
+                    if "terminated" in state:
+                        state["terminated"].setdefault(key, None)
+                if "running" in state:
+                    state["running"].setdefault("startedAt", None)
+
+
 def default_spec(spec: Object) -> None:
     """The defaults of a pod template's spec too."""
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
+    if spec["terminationGracePeriodSeconds"] < 0:
+        spec["terminationGracePeriodSeconds"] = 1
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
@@ -127,10 +147,8 @@ def check_spec(spec: Mapping[str, Any], path: str) -> Iterator[Cause]:
             yield from _check_container(container, where, volumes, names)
     yield from _choice(spec, "restartPolicy", ("Always", "OnFailure", "Never"), path)
     yield from _choice(spec, "dnsPolicy", ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"), path)
-    for key, least in (("activeDeadlineSeconds", 1), ("terminationGracePeriodSeconds", 0)):
-        if (value := spec.get(key)) is not None and value < least:
-            text = "must be between 1 and 2147483647, inclusive" if least else "must be greater than or equal to 0"
-            yield invalid_value(f"{path}.{key}", value, text)
+    if (deadline := spec.get("activeDeadlineSeconds")) is not None and not 0 < deadline < 1 << 31:
+        yield invalid_value(f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
     for key in ("serviceAccountName", "priorityClassName", "schedulerName", "nodeName"):
         if spec.get(key) and (why := dns_subdomain(spec[key])):
             yield invalid_value(f"{path}.{key}", spec[key], why)
@@ -165,7 +183,7 @@ def _check_container(container: Mapping[str, Any], path: str, volumes: list[str]
         yield required(f"{path}.name")
     elif why := dns_label(name):
         yield invalid_value(f"{path}.name", name, why)
-    elif name in names:
+    if name and name in names:
         yield duplicate(f"{path}.name", name)
     names.append(name)
     image = container.get("image", "")
@@ -229,7 +247,7 @@ def _check_resources(resources: Mapping[str, Any], path: str) -> Iterator[Cause]
                 yield invalid_value(where, value, "must be an integer")
     for name, value in requests.items():
         where = f"{path}.requests"
-        if name in limits and quantities.parse(value) > quantities.parse(limits[name]):
+        if "/" not in name and name in limits and quantities.parse(value) > quantities.parse(limits[name]):
             yield invalid_value(where, value, f"must be less than or equal to {name} limit of {limits[name]}")
         elif "/" in name and value != limits.get(name):
             why = f"must be equal to {name} limit" if name in limits else ""
@@ -253,11 +271,11 @@ def _toleration(toleration: Mapping[str, Any], path: str) -> Iterator[Cause]:
             'operator must be Exists when `key` is empty, which means "match all values and all keys"',
         )
     if operator == "Exists" and toleration.get("value"):
-        yield invalid_value(f"{path}.operator", operator, "value must be empty when `operator` is 'Exists'")
+        yield invalid_value(f"{path}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
     if operator not in ("", "Equal", "Exists"):
         yield unsupported(f"{path}.operator", operator, ["Equal", "Exists"])
-    if effect not in ("", "NoSchedule", "PreferNoSchedule", "NoExecute"):
-        yield unsupported(f"{path}.effect", effect, ["NoExecute", "NoSchedule", "PreferNoSchedule"])
+    if effect not in ("", *_EFFECTS):
+        yield unsupported(f"{path}.effect", effect, _EFFECTS)
     if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
         yield invalid_value(f"{path}.effect", effect, "effect must be 'NoExecute' when `tolerationSeconds` is set")
 

@@ -87,11 +87,11 @@ def read_object(body: bytes, content_type: str) -> Object:
     return content
 
 
-def call_options(query: Mapping[str, str], user: str, groups: tuple[str, ...], agent: str) -> Call:
+def call_options(query: Mapping[str, str], agent: str) -> Call:
     """Raises ApiError 422 for options with no meaning."""
     return Call(
-        user=user, groups=groups, dry_run=_dry_run(query.get("dryRun")),
-        manager=query.get("fieldManager", "") or agent.partition("/")[0],
+        dry_run=_dry_run(query.get("dryRun")),
+        manager=query.get("fieldManager", ""), agent=agent.partition("/")[0],
         validation=query.get("fieldValidation") or "Warn", force=truth(query.get("force", "")),
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def deletion(body: bytes, query: Mapping[str, str], call: Call) -> Deletion:
     if "orphanDependents" in options and not propagation and options["orphanDependents"] is not None:
         propagation = "Orphan" if str(options["orphanDependents"]).lower() == "true" else "Background"
     if propagation not in ("", "Orphan", "Background", "Foreground"):
-        cause = errors.unsupported("propagationPolicy", propagation, ["Background", "Foreground", "Orphan", "nil"])
+        cause = errors.unsupported("propagationPolicy", propagation, ["Foreground", "Background", "Orphan", "nil"])
         raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
     grace = options.get("gracePeriodSeconds")
     wanted = options.get("preconditions") or {}

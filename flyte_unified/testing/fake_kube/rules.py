@@ -122,4 +122,5 @@ def mark_deleted(resource: Resource, content: Object, grace_seconds: int, finali
     if not finalizers:
         del meta["finalizers"]
     if resource.shelf == NAMESPACES:
+        del meta["deletionGracePeriodSeconds"]
         content["status"]["phase"] = "Terminating"

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
+import yaml
 from aiohttp import web
 
-from flyte_unified.testing.fake_kube import discovery, errors, openapi, patches, strategic, versions
+from flyte_unified.testing.fake_kube import discovery, errors, openapi, patches, strategic, tables, versions
+from flyte_unified.testing.fake_kube.access import Access
 from flyte_unified.testing.fake_kube.api import Api, Call
 from flyte_unified.testing.fake_kube.errors import ApiError
 from flyte_unified.testing.fake_kube.faults import WRITES, Asked, Faults
@@ -38,18 +40,22 @@ from flyte_unified.testing.fake_kube.subresources import Subresources
 
 _BOOKMARK_SECONDS = 60.0
 _WATCH_SECONDS = 1800.0
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SPECIAL = frozenset({"log", "binding", "eviction", "token", "scale", "finalize"})
 
 
 class Server:
     """HTTP over one ``Api``."""
 
-    def __init__(self, *, api: Api, store: Store, registry: Registry, subresources: Subresources, logs: Logs) -> None:
+    def __init__(
+        self, *, api: Api, store: Store, registry: Registry, subresources: Subresources, logs: Logs, access: Access
+    ) -> None:
         self._api = api
         self._store = store
         self._registry = registry
         self._subresources = subresources
         self._logs = logs
+        self._access = access
         self._watches: set[Watch] = set()
         self._transports: set[asyncio.Transport] = set()
         self.faults = Faults(cut=self._cut, expire=self._expire)
@@ -97,10 +103,17 @@ class Server:
         resource = self._registry.find(path.group, path.version, path.plural)
         if resource is None:
             raise errors.no_resource()
-        call = call_options(request.query, "system:admin", ("system:masters",), request.headers.get("User-Agent", ""))
+        user = self._access.user(request.headers.get("Authorization", ""))
+        self._access.require(user, asked)
+        call = call_options(request.query, request.headers.get("User-Agent", ""))
+        if (asked.verb == "create") == bool(path.name) and asked.verb in ("create", "update", "patch") and not path.subresource:
+            raise errors.method_not_allowed()
         if asked.verb not in resource.verbs and not path.subresource:
             raise errors.method_not_allowed()
         body = await _body(request)
+        if resource.verbs == ("create",):
+            content = read_object(body, request.headers.get("Content-Type", ""))
+            return _json(orjson.dumps(self._access.review(resource.kind, content, user)), 201)
         response = await self._verb(request, path, resource, asked, call, body)
         for warning in dict.fromkeys(call.warnings):
             response.headers.add("Warning", f'299 - "{warning.replace(chr(34), chr(92) + chr(34))}"')
@@ -112,11 +125,13 @@ class Server:
         key = (path.namespace, path.name)
         if path.subresource and path.subresource not in resource.subresources:
             raise errors.no_resource()
+        if asked.verb in ("create", "delete") and path.subresource and path.subresource not in _SPECIAL:
+            raise errors.method_not_allowed()
         if path.subresource in _SPECIAL:
             return await self._special(request, path, resource, asked, call, body)
         match asked.verb:
             case "get":
-                return _json(versions.shown(resource, self._api.get(resource, key)))
+                return self._read(request, resource, self._api.get(resource, key))
             case "list":
                 return self._list(request, path, resource)
             case "watch":
@@ -126,8 +141,9 @@ class Server:
                 return _json(versions.shown(resource, self._api.create(resource, path.namespace, content, call)), 201)
             case "update":
                 content = read_object(body, request.headers.get("Content-Type", ""))
+                present = self._store.get(resource.shelf, key)
                 record = self._api.update(resource, key, content, call, subresource=path.subresource)
-                return _json(versions.shown(resource, record))
+                return _json(versions.shown(resource, record), 200 if present else 201)
             case "patch":
                 return self._patch(request, path, resource, call, body)
             case "delete":
@@ -167,12 +183,25 @@ class Server:
     def _list(self, request: web.Request, path: Path, resource: Resource) -> web.StreamResponse:
         options = ListOptions.of(resource, path.namespace, request.query)
         records, meta = page(self._store, resource, options)
+        if tables.wanted(request.headers.get("Accept", "")):
+            return _json(tables.table(resource, records, meta, request.query.get("includeObject", "")))
         return _json(_list_body(resource, records, meta))
 
+    @staticmethod
+    def _read(request: web.Request, resource: Resource, record: Record) -> web.StreamResponse:
+        if tables.wanted(request.headers.get("Accept", "")):
+            meta = {"resourceVersion": str(record.version)}
+            return _json(tables.table(resource, [record], meta, request.query.get("includeObject", "")))
+        return _json(versions.shown(resource, record))
+
     def _patch(self, request: web.Request, path: Path, resource: Resource, call: Call, body: bytes) -> web.StreamResponse:
-        kind = media_type(request.headers.get("Content-Type", ""))
+        kind, key = media_type(request.headers.get("Content-Type", "")), (path.namespace, path.name)
+        if kind == APPLY:
+            applied = _applied(body)
+            record, new = self._api.apply(resource, key, applied, call, subresource=path.subresource)
+            return _json(versions.shown(resource, record), 201 if new else 200)
         change = _change(kind, body, resource)
-        record = self._api.patch(resource, (path.namespace, path.name), change, call, subresource=path.subresource)
+        record = self._api.patch(resource, key, change, call, subresource=path.subresource)
         return _json(versions.shown(resource, record))
 
     def _delete_collection(
@@ -189,7 +218,7 @@ class Server:
         options = ListOptions.of(resource, path.namespace, request.query, name=path.name)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
-            watch = Watch(self._store, resource, options, lambda record: versions.shown(resource, record))
+            watch = Watch(self._store, resource, options, _view(request, resource))
         except ApiError as error:
             if error.status != 410:
                 raise
@@ -237,6 +266,30 @@ def _change(kind: str, body: bytes, resource: Resource) -> Callable[[Object], Ob
     if kind == STRATEGIC:
         return lambda present: strategic.merge(present, patch, resource.schema)
     return lambda present: patches.merge(present, patch)
+
+
+def _applied(body: bytes) -> Object:
+    try:
+        content = yaml.load(body, Loader=_YAML)
+    except yaml.YAMLError as error:
+        raise errors.bad_request(f"error decoding YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise errors.bad_request("the applied configuration is not an object")
+    content.setdefault("metadata", {})
+    return content
+
+
+def _view(request: web.Request, resource: Resource) -> Callable[[Record], bytes]:
+    """How a watcher is shown an object. Columns are told with the first row alone."""
+    if not tables.wanted(request.headers.get("Accept", "")):
+        return lambda record: versions.shown(resource, record)
+    heads = iter([True])
+
+    def row(record: Record) -> bytes:
+        meta = {"resourceVersion": str(record.version)}
+        return tables.table(resource, [record], meta, request.query.get("includeObject", ""), head=next(heads, False))
+
+    return row
 
 
 async def _body(request: web.Request) -> bytes:

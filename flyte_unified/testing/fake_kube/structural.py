@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from flyte_unified.testing.fake_kube.errors import Cause, duplicate, invalid_value, required, unsupported
+from flyte_unified.testing.fake_kube.errors import Cause, invalid_value, required, unsupported
 from flyte_unified.testing.fake_kube.resources import Schema
 
 _ROOT = ("apiVersion", "kind", "metadata")
@@ -71,13 +71,13 @@ def fill(value: Any, schema: Schema) -> None:
 
 
 def drop_nulls(value: Any, schema: Schema) -> None:
-    """Nulls go where they mean nothing and a default stands ready."""
+    """A null where none may stand is a field that is missing."""
     if isinstance(value, list):
         for item in value:
             drop_nulls(item, schema.get("items") or {})
     elif isinstance(value, dict):
         for key, inner in (schema.get("properties") or {}).items():
-            if key in value and value[key] is None and "default" in inner and not inner.get("nullable"):
+            if key in value and value[key] is None and not inner.get("nullable"):
                 del value[key]
             else:
                 drop_nulls(value.get(key), inner)
@@ -165,7 +165,7 @@ def _array(value: list[Any], schema: Schema, path: str) -> Iterator[Cause]:
         identity = {key: item.get(key) for key in keys} if kind == "map" and isinstance(item, dict) else item
         encoded = orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)
         if encoded in seen:
-            yield duplicate(f"{path}[{index}]", identity if isinstance(identity, str) else encoded.decode())
+            yield Cause("FieldValueDuplicate", f"Duplicate value: {encoded.decode()}", f"{path}[{index}]")
         seen.add(encoded)
 
 
@@ -180,10 +180,11 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
         yield Cause("FieldValueTooLong", f"Too long: may not be more than {most} bytes", path)
     if least is not None and len(value) < least:
         yield invalid_value(path, value, f"{path} in body should be at least {least} chars long")
-    if pattern and not _pattern(pattern).search(value):
+    elif pattern and not _pattern(pattern).search(value):
         yield invalid_value(path, value, f"{path} in body should match '{pattern}'")
     if schema.get("format") == "date-time" and not _is_time(value):
-        yield invalid_value(path, value, f'{path} in body must be of type date-time: "{value}"')
+        message = f'Invalid value: "{value}": {path} in body must be of type date-time: "{value}"'
+        yield Cause("FieldValueTypeInvalid", message, path)
 
 
 def _is_time(value: str) -> bool:

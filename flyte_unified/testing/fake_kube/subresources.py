@@ -40,6 +40,8 @@ class Subresources:
         target = content.get("target") or {}
         if not target.get("name"):
             raise errors.invalid("", "Binding", key[1], [errors.required("target.name")])
+        if content["metadata"].get("name", key[1]) != key[1]:
+            raise errors.bad_request("name in URL does not match name in Binding object")
         record = self._api.get(resource, key)
         pod = record.object()
         meta, spec = pod["metadata"], pod["spec"]
@@ -136,6 +138,7 @@ def set_condition(content: Object, kind: str, status: str, *, reason: str = "", 
     present = next((one for one in conditions if one["type"] == kind), None)
     if present is None:
         present = {"type": kind, "lastTransitionTime": timestamp()}
+        present |= {"lastProbeTime": None} if content["kind"] == "Pod" else {}
         conditions.append(present)
     elif present["status"] != status:
         present["lastTransitionTime"] = timestamp()
