@@ -26,7 +26,7 @@ from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, 
 RUNTIMES = frozenset({"a0", "pyflyte-execute"})
 """The SDKs' own programs: they read inputs and leave outputs and errors as files."""
 _CHECKPOINTS = "_flytecheckpoints"
-ACTIONS = "_U_USEACTIONS"
+ACTIONS = "_U_USE_ACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
 _INPUTS = re.compile(rb"\{\{\s*[.$]inputs\.", re.IGNORECASE)
 _ORG = "local"

@@ -142,8 +142,10 @@ def secret_name(project: str, domain: str, key: str) -> str:
 class PodConfig:
     """All that ``Pods`` needs beside the attempt."""
 
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of every task's containers, below what task and run say: the store's addresses and keys (FLYTE_AWS_*), defaults."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of every task's containers, below what task and run say."""
+    store: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """How the store is reached (FLYTE_AWS_*), below that. A container whose data others move for it doesn't get it."""
     templates: Callable[[str, str], Json | None] = no_template
     """From namespace and name to a PodTemplate object as JSON."""
     default_template: str = ""

@@ -127,7 +127,7 @@ def _require(spec: dict[str, Any], terms: Sequence[Sequence[Mapping[str, Any]]])
     before = (node.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
     node[_REQUIRED] = {
         "nodeSelectorTerms": [
-            known | {"matchExpressions": [*known.get("matchExpressions", ()), *term]} for known in before for term in terms
+            {**known, "matchExpressions": [*known.get("matchExpressions", ()), *term]} for known in before for term in terms
         ]
     }
     spec["affinity"] = affinity | {"nodeAffinity": node}

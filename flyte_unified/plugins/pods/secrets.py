@@ -51,11 +51,13 @@ def variables(secrets: Iterable[security_pb2.Secret], key: ActionKey, config: Po
 
 def volume(secrets: Iterable[security_pb2.Secret], key: ActionKey, config: PodConfig) -> dict[str, Any] | None:
     """The volume of those that are to be files; None if there are none. Raises InvalidArgument."""
-    sources = []
+    sources, taken = [], set[str]()
     for secret in secrets:
         if secret.mount_requirement == security_pb2.Secret.FILE:
             reference = _reference(secret, key, config)
-            items = [{"key": reference.key, "path": path} for path in _paths(secret)]
+            paths = [path for path in _paths(secret) if path not in taken]  # groups may share a key; the first has it
+            taken.update(paths)
+            items = [{"key": reference.key, "path": path} for path in paths]
             sources.append({"secret": {"name": reference.name, "items": items}})
     return {"name": VOLUME, "projected": {"sources": sources, "defaultMode": 0o444}} if sources else None
 

@@ -1,0 +1,112 @@
+"""Images that know nothing of Flyte: a container before them fetches their inputs, one beside them stores their outputs.
+
+The one beside is Kubernetes' own kind of sidecar (an init container with ``restartPolicy: Always``, in clusters since 1.29). It
+starts before the task, and kubelet sends it SIGTERM exactly when the task's containers have ended, with the pod's grace to
+store what they left. To share the process namespace instead would show the task its helper's environment, the store's keys
+included, change what PID 1 is for it, and leave a race for containers that end before anybody looked.
+
+The exit code is known to nobody inside of the pod, so it is judged outside: see ``state``.
+"""
+
+from __future__ import annotations
+
+import base64
+import posixpath
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flyteidl2.core import tasks_pb2
+
+from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.plugins.api import TaskContext
+from flyte_unified.plugins.container import RUNTIMES
+from flyte_unified.plugins.pods.config import DataSide
+from flyte_unified.plugins.pods.reading import OURS
+from flyte_unified.plugins.pods.scheduling import mount
+
+DOWNLOADER = f"{OURS}download"
+UPLOADER = f"{OURS}upload"
+
+_INPUTS, _OUTPUTS = "flyte-inputs", "flyte-outputs"
+_MODULES = frozenset({"flyte._bin.runtime", "flytekit.bin.entrypoint"})
+
+
+def data_config(template: tasks_pb2.TaskTemplate) -> tasks_pb2.DataLoadingConfig:
+    """How the task wants its data."""
+    return template.container.data_config if template.HasField("container") else template.k8s_pod.data_config
+
+
+def is_raw(template: tasks_pb2.TaskTemplate, primary: Mapping[str, Any]) -> bool:
+    """Whether the container is without an SDK's runtime, by its command line: ``a0`` itself, or within a shell's command."""
+    if data_config(template).enabled:
+        return True
+    words = [word for text in (*(primary.get("command") or ()), *(primary.get("args") or ())) for word in _words(str(text))]
+    return not any(posixpath.basename(word) in RUNTIMES or word in _MODULES for word in words)
+
+
+def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, data: DataSide, env: Sequence[Any]) -> None:
+    """The containers that move data, and the volumes that they share with the primary one. Raises InvalidArgument."""
+    if not data.image:
+        raise InvalidArgument(
+            f"container {primary.get('name')!r} runs an image without Flyte's runtime; "
+            "such tasks need kubernetes.data_image, an image with flyte-unified in it"
+        )
+    template = context.spec.task_template
+    asked = data_config(template)
+    interface = template.interface
+    before = []
+    if interface.inputs.variables:
+        path = asked.input_path or data.input_path
+        mount(spec, primary, {"name": _INPUTS, "emptyDir": {}}, path, field="data_config.input_path")
+        before.append(_ours(DOWNLOADER, _download(context, asked, path), _INPUTS, path, data=data, env=env))
+    path = asked.output_path or data.output_path
+    mount(spec, primary, {"name": _OUTPUTS, "emptyDir": {}}, path, field="data_config.output_path")
+    uploader = _ours(UPLOADER, _upload(context, path), _OUTPUTS, path, data=data, env=env) | {"restartPolicy": "Always"}
+    spec["initContainers"] = [uploader, *before, *(spec.get("initContainers") or ())]
+    spec["terminationGracePeriodSeconds"] = int(data.timeout)
+
+
+def _download(context: TaskContext, asked: tasks_pb2.DataLoadingConfig, path: str) -> list[str]:
+    config = tasks_pb2.DataLoadingConfig
+    return [
+        "download",
+        f"--from={context.action.input_uri}",
+        f"--to={path}",
+        f"--format={config.LiteralMapFormat.Name(asked.format)}",
+        f"--layout={config.FileInputLayout.Name(asked.file_input_layout)}",
+        f"--errors={context.output_prefix}",
+    ]
+
+
+def _upload(context: TaskContext, path: str) -> list[str]:
+    """The outputs' types go along, as nothing in the files tells them."""
+    outputs = context.spec.task_template.interface.outputs.SerializeToString(deterministic=True)
+    return [
+        "upload",
+        f"--from={path}",
+        f"--to={context.output_prefix}",
+        f"--raw={context.raw_prefix}",
+        f"--outputs={base64.b64encode(outputs).decode()}",
+    ]
+
+
+def _ours(name: str, args: list[str], volume: str, path: str, *, data: DataSide, env: Sequence[Any]) -> dict[str, Any]:
+    amounts = {"cpu": data.cpu, "memory": data.memory}
+    return {
+        "name": name,
+        "image": data.image,
+        "command": list(data.command),
+        "args": args,
+        "env": list(env),
+        "resources": {"requests": amounts, "limits": amounts},
+        "volumeMounts": [{"name": volume, "mountPath": path}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # an open quote: a program's text, no command line
+        return text.split()
