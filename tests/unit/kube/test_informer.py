@@ -164,6 +164,21 @@ async def test_an_error_in_a_callback_ends_nothing():
     assert informer.get("bad", "n") == pod("bad", 101)
 
 
+async def test_an_object_that_cannot_be_read_does_not_end_it():
+    """It says so with what went wrong, and lists again: what follows the object is told."""
+
+    def trim(obj: dict[str, Any]) -> dict[str, Any]:
+        return {"node": obj["spec"]["nodeName"]} if obj["metadata"]["name"] == "bad" else obj
+
+    script = Script(watches=[[OPEN, ("ADDED", pod("bad", 101))], [OPEN, ("ADDED", pod("a", 102))]])
+    informer = script.informer(trim=trim)
+    with capture_logs() as logs:
+        await run(informer, 10.0)
+    assert informer.get("a", "n") == pod("a", 102)
+    assert len(script.lists) == 2
+    assert (logs[0]["error"], logs[0]["exc_info"]) == ("'spec'", True)
+
+
 async def test_a_start_that_waiting_does_not_mend_fails():
     """Rights, say. Nothing is left running."""
     script = Script()

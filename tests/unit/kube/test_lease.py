@@ -268,9 +268,11 @@ async def test_a_renewal_whose_answer_was_lost_is_no_loss():
     async with a_world() as world:
         member = world.join("a")
         await member.began.wait()
-        member.way.lossy = 0.5
-        await asyncio.sleep(60.0)
-        member.way.lossy = 0.0
+        for _ in range(10):
+            member.way.lossy = 1.0
+            await asyncio.sleep(5.0)
+            member.way.lossy = 0.0
+            await asyncio.sleep(5.0)
         assert world.leaders == [(0.0, "a", 1)]
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from flyte_unified.kube import client, errors
 from flyte_unified.kube.client import Kube
@@ -104,6 +111,44 @@ async def test_a_context_chooses_the_cluster(tmp_path: Path):
     (tmp_path / "broken").write_text("{")
     with pytest.raises(errors.Unconfigured, match="broken"):
         await Kube(kubeconfig=tmp_path / "broken").start()
+
+
+def certificate(directory: Path) -> tuple[ssl.SSLContext, bytes]:
+    """A server's side of TLS for 127.0.0.1, and the authority to know it by: itself, as simple as clusters make theirs."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an API server")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    authority = made.public_bytes(Encoding.PEM)
+    (directory / "both").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + authority)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(directory / "both")
+    return server, authority
+
+
+async def test_a_server_is_known_by_its_clusters_authority(tmp_path: Path):
+    """And by no other. Python's stricter rules of 3.13 are for authorities of the web."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(POD)
+
+    server, authority = certificate(tmp_path)
+    async with serving(answer, tls=server) as url:
+        path = kubeconfig(tmp_path / "kubeconfig", url, authority=authority)
+        kube = Kube(kubeconfig=path)
+        await kube.start()
+        assert await kube.get(PODS, "a", namespace="n") == POD
+        await kube.stop()
+        stranger = Kube(kubeconfig=kubeconfig(tmp_path / "kubeconfig", url))
+        await stranger.start()
+        with pytest.raises(errors.Away, match=r"(?i)certificate"):
+            await stranger.get(PODS, "a", namespace="n")
+        await stranger.stop()
 
 
 async def test_a_client_that_is_not_started_or_is_stopped_says_so(tmp_path: Path):
