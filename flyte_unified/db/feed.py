@@ -69,7 +69,7 @@ class Feed:
         notice: Callable[[Notice | None], None],
         statement_timeout: float = 30.0,
     ) -> None:
-        self._connect = partial(connect, url, statement_timeout=statement_timeout)
+        self._connect = partial(connect, url, statement_timeout=statement_timeout, by_key=True)
         self._replica = replica
         self._tell = tell
         self._notice = notice

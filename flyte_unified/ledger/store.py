@@ -209,8 +209,8 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
     while (known := (yield from _made_before(new))) is None:
         if (yield _ADD_RUN, _run_columns(new.run)).first() is None:  # another replica was faster
             continue
+        yield _ADD_ROOT, columns(new.root)  # before others of the batch look for it
         yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
-        yield _ADD_ROOT, columns(new.root)
         return new.run, new.root, True
     if known.content != new.run.content:
         raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
@@ -252,8 +252,10 @@ def _add_again(known: Action, new: Action) -> Work[tuple[Action, bool]]:
     if known.action_type is not ActionType.TRACE or known.phase is not Phase.FAILED:
         return known, False
     again = moves.recorded_again(known, new)
+    if not (yield from _save(known, again)):
+        return known, False
     yield _ARCHIVE, _attempt_columns(known.key, known.latest())
-    return (again, True) if (yield from _save(known, again)) else (known, False)
+    return again, True
 
 
 def move(

@@ -23,7 +23,7 @@ from flyte_unified.db.tables import actions, metadata
 from flyte_unified.ledger import store
 from flyte_unified.ledger.api import EXECUTOR, Action, Failure, Move, Retry
 from tests.postgres import PostgresServer
-from tests.unit.ledger.births import RUN, action, run, spec
+from tests.unit.ledger.births import ROOT, RUN, action, run, spec
 from tests.unit.ledger.test_cascade import ERROR
 
 EPOCH = 7
@@ -125,3 +125,22 @@ async def test_nothing_lives_below_an_end(connection: AsyncConnection) -> None:
     event.listen(connection.sync_connection, "before_cursor_execute", count)
     await connection.run_sync(check)
     assert groups > 100
+
+
+async def test_a_run_is_never_seen_without_its_root(connection: AsyncConnection) -> None:
+    """A call that is repeated within a batch finds all of what the first one stored, whatever else is under way."""
+
+    def check(connection: Connection) -> None:
+        schema.prepare(connection)
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(delete(table))
+        drive(connection, partial(store.add_run, run()))
+        twice = partial(store.add_run, run(RUN._replace(run="r2").action("a0")))
+        move = partial(store.move, ROOT, [Move(to=Phase.RUNNING)], now=Micros(2))
+        jobs = [Job(work, None, None, cast("Any", None)) for work in (move, twice, twice)]
+        together.perform(connection, jobs)
+        assert [job.error for job in jobs] == [None, None, None]
+        assert [job.result[2] for job in jobs[1:]] == [True, False]
+        assert jobs[1].result[1] == jobs[2].result[1]
+
+    await connection.run_sync(check)

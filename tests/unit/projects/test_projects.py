@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from flyteidl2.common import list_pb2
@@ -223,6 +224,25 @@ async def test_the_check_follows_changes_at_once(projects: Projects, handlers: P
         await projects.check("p", "development")
     await _update(handlers, "p", state=idl.PROJECT_STATE_ACTIVE)
     await projects.check("p", "development")
+
+
+async def test_a_check_under_way_leaves_no_old_state_behind(
+    projects: Projects, handlers: ProjectsHandlers, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before a change, and comes back after it, is not remembered."""
+    await _create(handlers, "p")
+    read = database.read
+
+    async def late(work: Any) -> Any:
+        found = await read(work)
+        monkeypatch.setattr(database, "read", read)
+        await _update(handlers, "p", state=idl.PROJECT_STATE_ARCHIVED)
+        return found
+
+    monkeypatch.setattr(database, "read", late)
+    await projects.check("p", "development")
+    with pytest.raises(FailedPrecondition, match="archived"):
+        await projects.check("p", "development")
 
 
 async def test_the_check_asks_the_database_once(projects: Projects, database: Database) -> None:
