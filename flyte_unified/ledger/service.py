@@ -69,6 +69,10 @@ class Ledger:
         now = self._clock.now()
         await self._database.write(lambda: store.take_lead(name, epoch, holder, now=now))
 
+    async def last_epoch(self, name: str) -> int:
+        """The greatest epoch in which anybody led; 0 before the first. A lease that was deleted has to go on from there."""
+        return await self.read(lambda: store.last_epoch(name))
+
     async def put_state(self, key: ActionKey, state: str) -> bool:
         """Keeps a client's own note on an action; False when there is no such action."""
         now = self._clock.now()

@@ -296,6 +296,11 @@ def take_lead(name: str, epoch: int, holder: str, *, now: Micros) -> Work[None]:
         raise NotLeader(f"{name}: {holder} would lead in epoch {epoch}, but {row.holder} does in epoch {row.epoch}")
 
 
+def last_epoch(name: str) -> Work[int]:
+    row = (yield _EPOCH, {"_name": name}).one_or_none()
+    return row.epoch if row is not None else 0
+
+
 def _check_lead(epoch: int) -> Work[None]:
     row = (yield _EPOCH, {"_name": EXECUTOR}).one_or_none()
     if row is None or row.epoch != epoch:

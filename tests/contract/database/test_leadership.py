@@ -60,11 +60,11 @@ async def test_nobody_leads_before_it_is_noted(database: Database) -> None:
     assert await ledger.move(ROOT, Move(to=Phase.ABORTED))
 
 
-@pytest.mark.parametrize(("epoch", "holder", "taken"), [(4, "other", True), (4, "one", True), (3, "one", True)])
-async def test_the_lead_is_taken(ledger: Ledger, epoch: int, holder: str, *, taken: bool) -> None:
+@pytest.mark.parametrize(("epoch", "holder"), [(4, "other"), (4, "one"), (3, "one")])
+async def test_the_lead_is_taken(ledger: Ledger, epoch: int, holder: str) -> None:
     """By a later epoch, or once more by who has it."""
     await ledger.take_lead(EXECUTOR, epoch, holder)
-    assert bool(await ledger.move(ROOT, Move(to=Phase.RUNNING), epoch=epoch)) is taken
+    assert await ledger.move(ROOT, Move(to=Phase.RUNNING), epoch=epoch)
 
 
 @pytest.mark.parametrize(("epoch", "holder"), [(3, "other"), (2, "other"), (2, "one")])
@@ -73,6 +73,16 @@ async def test_the_lead_is_not_taken(ledger: Ledger, epoch: int, holder: str) ->
     with pytest.raises(NotLeader, match=r"one does in epoch 3"):
         await ledger.take_lead(EXECUTOR, epoch, holder)
     assert await ledger.move(ROOT, Move(to=Phase.RUNNING), epoch=3)
+
+
+async def test_the_last_epoch_is_known(ledger: Ledger) -> None:
+    """For a lease that was deleted; refused ones do not count."""
+    assert await ledger.last_epoch("scheduler") == 0
+    with pytest.raises(NotLeader):
+        await ledger.take_lead(EXECUTOR, 2, "other")
+    assert await ledger.last_epoch(EXECUTOR) == 3
+    await ledger.take_lead(EXECUTOR, 8, "other")
+    assert await ledger.last_epoch(EXECUTOR) == 8
 
 
 async def test_other_leads_are_of_no_concern(ledger: Ledger) -> None:
