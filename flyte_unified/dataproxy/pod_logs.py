@@ -1,0 +1,241 @@
+"""Lines of attempts that ran as pods: from the store when they have ended, from the pod while they run. On any replica.
+
+Where an attempt's output is stands in its record once it has started, so nothing is asked of the cluster before. A connection
+that breaks is made again where it left off: kubelets go by whole seconds, so a reader remembers how many lines of the last ones
+it was told, and passes over as many. The same count finds the place in the log that is kept when the pod has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from flyteidl2.workflow import run_definition_pb2
+
+from flyte_unified.core.clock import SECOND, Micros
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.dataproxy.logs import Line
+from flyte_unified.kube.client import Kube
+from flyte_unified.kube.errors import KubeError
+from flyte_unified.kube.informer import pause
+from flyte_unified.launchers.api import WorkId
+from flyte_unified.launchers.objects.logs import NOTICE, Place, address
+from flyte_unified.launchers.objects.times import parsed, rfc3339
+from flyte_unified.ledger.api import Ledger
+from flyte_unified.storage.api import DataStore
+
+_NOTICE = NOTICE.encode()
+_BATCH = 256 * 1024
+"""Bytes of a batch, and of what is read ahead."""
+_LONG = 1 << 18
+"""Bytes above which the client cuts a line in two."""
+
+
+class PodLines:
+    """The ``Lines`` of attempts whose logs are kept under ``base``."""
+
+    def __init__(self, *, kube: Kube, ledger: Ledger, store: DataStore, base: str) -> None:
+        self._kube = kube
+        self._ledger = ledger
+        self._store = store
+        self._base = base
+
+    async def follow(self, key: ActionKey, attempt: int, over: asyncio.Event) -> AsyncGenerator[Sequence[Line]]:
+        uri = address(self._base, WorkId(key, attempt))
+        told = _Told()
+        failures = 0
+        while True:
+            ended = over.is_set()
+            if await self._store.head(uri) is not None:
+                async with aclosing(self._stored(uri, told)) as batches:
+                    async for batch in batches:
+                        yield batch
+                await over.wait()
+                return
+            place = await self._place(key, attempt)
+            if place is None:
+                if ended:
+                    return
+                await _first(self._begun(key, attempt, over), over)
+                continue
+            async with aclosing(self._live(place, told, over)) as batches:
+                async for batch in batches:
+                    failures = 0
+                    yield batch
+            if ended:
+                return
+            failures += 1
+            await _first(asyncio.sleep(pause(failures)), over)
+
+    async def _place(self, key: ActionKey, attempt: int) -> Place | None:
+        details = await self._ledger.details(key)
+        return next((_place(record) for record in details.attempts if record.attempt == attempt), None)
+
+    async def _begun(self, key: ActionKey, attempt: int, over: asyncio.Event) -> None:
+        """Returns when the attempt's record says where its output is, or it never will."""
+        async with aclosing(self._ledger.watch_action(key)) as states:
+            async for action in states:
+                if action.attempt == attempt and _place(action.latest()) is not None:
+                    return
+                if action.attempt > attempt:
+                    break
+        await over.wait()
+
+    async def _stored(self, uri: str, told: _Told) -> AsyncGenerator[list[Line]]:
+        told.again()
+        rest = b""
+        async for piece in self._store.read(uri):
+            for start in range(0, len(piece), _BATCH):
+                *lines, rest = (rest + piece[start : start + _BATCH]).split(b"\n")
+                if batch := list(told.news(lines)):
+                    yield batch
+        if batch := list(told.news([rest] if rest else [])):
+            yield batch
+
+    async def _live(self, place: Place, told: _Told, over: asyncio.Event) -> AsyncGenerator[list[Line]]:
+        """From the pod, until its container ends, the connection breaks, or the attempt is over.
+
+        Of one that is over, what there is.
+        """
+        stream = _Stream()
+        lines = self._kube.logs(
+            place.pod,
+            namespace=place.namespace,
+            container=place.container,
+            follow=not over.is_set(),
+            since_time=told.again(),
+        )
+        reading = asyncio.create_task(stream.read(lines), name=f"log of {place.pod}")
+        ending = None if over.is_set() else asyncio.create_task(_cancelled(reading, over), name=f"end of {place.pod}")
+        try:
+            async for taken in stream:
+                if batch := list(told.news(taken)):
+                    yield batch
+        finally:
+            for task in filter(None, (reading, ending)):
+                task.cancel()
+            await asyncio.gather(*filter(None, (reading, ending)), return_exceptions=True)
+
+
+class _Stream:
+    """Lines that have come, taken together; no more is read ahead than a batch."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._done = False
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def read(self, lines: AsyncGenerator[bytes, None]) -> None:
+        """A cluster that can't tell more ends it as the container's end does: the caller looks again."""
+        try:
+            async with aclosing(lines):
+                async for line in lines:
+                    self._lines.append(line)
+                    self._size += len(line)
+                    self._more.set()
+                    if self._size >= _BATCH:
+                        self._room.clear()
+                        await self._room.wait()
+        except KubeError:
+            return
+        finally:
+            self._done = True
+            self._more.set()
+
+    def __aiter__(self) -> _Stream:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        await self._more.wait()
+        if not self._lines and self._done:
+            raise StopAsyncIteration
+        taken, self._lines, self._size = self._lines, [], 0
+        if not self._done:
+            self._more.clear()
+        self._room.set()
+        return taken
+
+
+class _Told:
+    """What a reader was told: of the last two seconds, how many lines. Two, as output and errors overtake each other."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._from = 0
+        self._to_pass = 0
+        self._at = Micros(0)
+        self._open = False
+        self._passing = False
+
+    def again(self) -> str:
+        """The lines come again from this time on (empty: all)."""
+        self._from = min(self._counts, default=0)
+        self._to_pass = sum(self._counts.values())
+        self._passing = False
+        return rfc3339(Micros(self._from * SECOND)) if self._counts else ""
+
+    def news(self, lines: Iterable[bytes]) -> Iterator[Line]:
+        """Of ``lines`` those that were not told before."""
+        for line in lines:
+            stamp, _, text = line.partition(b" ")
+            at = parsed(stamp.decode(errors="replace")) if stamp[:1].isdigit() else None
+            if at is None:  # the rest of a line that was too long
+                if not self._passing:
+                    yield self._line(line, len(line))
+                continue
+            if text.startswith(_NOTICE):
+                yield Line(at, f"{text.decode()}\n", system=True)
+                continue
+            self._passing = at // SECOND < self._from or self._to_pass > 0
+            if self._passing:
+                self._to_pass -= at // SECOND >= self._from
+                continue
+            if self._open:
+                yield Line(self._at, "\n")
+            self._at = at
+            self._count(at // SECOND)
+            yield self._line(text, len(line))
+
+    def _line(self, text: bytes, size: int) -> Line:
+        self._open = size > _LONG
+        shown = text.decode(errors="replace").removesuffix("\r") + ("" if self._open else "\n")
+        return Line(self._at, shown)
+
+    def _count(self, second: int) -> None:
+        latest = max(self._counts, default=second)
+        if second < latest - 1:
+            return
+        self._counts[second] = self._counts.get(second, 0) + 1
+        if second > latest:
+            self._counts = {known: count for known, count in self._counts.items() if known >= second - 1}
+
+
+def _place(record: run_definition_pb2.ActionAttempt) -> Place | None:
+    context = record.log_context
+    for pod in context.pods:
+        if pod.pod_name == context.primary_pod_name or not context.primary_pod_name:
+            first = pod.containers[0].container_name if pod.containers else ""
+            return Place(pod.namespace, pod.pod_name, pod.primary_container_name or first)
+    return None
+
+
+async def _cancelled(reading: asyncio.Task[None], over: asyncio.Event) -> None:
+    await over.wait()
+    reading.cancel()
+
+
+async def _first(step: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
+    """Returns when ``step`` has, or the attempt is over."""
+    tasks = asyncio.create_task(step), asyncio.create_task(over.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if not tasks[0].cancelled():
+        tasks[0].result()

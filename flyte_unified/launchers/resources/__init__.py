@@ -1,0 +1,1 @@
+"""Attempts as operators' custom resources."""
