@@ -407,4 +407,6 @@ class ContainerLife:
 def _duration(seconds: float) -> str:
     """As Go prints it."""
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f}m{rest:.0f}s" if minutes else f"{rest:g}s"
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -26,6 +26,8 @@ from flyte_unified.testing.kubelet.writer import StatusWriter
 
 _log = structlog.get_logger(__name__)
 _INITIALIZING = Waiting("PodInitializing")
+_LEAST = 1.0
+"""Seconds that the containers of a deleted pod have in any case."""
 _TERMINAL = ("Succeeded", "Failed")
 _DEADLINE = Verdict("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 
@@ -55,7 +57,7 @@ class PodLife:
         self._done = asyncio.Event()
         self._hurries: set[asyncio.Task[None]] = set()
         self._writer = StatusWriter(pod, self._status, kube=services.kube, pace=services.pace)
-        self._task = asyncio.create_task(self._guarded(), name=f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}")
+        self.task = asyncio.create_task(self._guarded(), name=f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}")
         self.update(pod)
 
     # What others say
@@ -70,14 +72,14 @@ class PodLife:
         if pod["metadata"].get("deletionTimestamp"):
             grace = pod["metadata"].get("deletionGracePeriodSeconds")
             self._deleted.set()
-            self._end(float(grace if grace is not None else self._spec_grace()))
+            self._end(max(_LEAST, grace if grace is not None else self._spec_grace()))
 
     def gone(self) -> None:
         """There is no such object any more."""
         self._absent.set()
         self._writer.gone.set()
         self._deleted.set()
-        self._end(max(1.0, self._grace if self._grace is not None else self._spec_grace()))
+        self._end(max(_LEAST, self._grace if self._grace is not None else self._spec_grace()))
 
     def judge(self, verdict: Verdict, *, grace: float) -> None:
         """End the pod as failed, for a reason of the node's. One that has ended keeps its end."""
@@ -87,8 +89,8 @@ class PodLife:
 
     async def leave(self) -> None:
         """Stop caring; the processes are not touched."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
     async def finished(self) -> None:
         """The containers have ended and the API knows, or the pod is gone."""
@@ -97,7 +99,7 @@ class PodLife:
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to do for it."""
-        return self._task.done()
+        return self.task.done()
 
     # Its life
 

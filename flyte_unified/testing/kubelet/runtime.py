@@ -95,6 +95,7 @@ class Runtime:
         self.mount_refusal = ""
         """Why containers cannot have mounts of their own here; empty if they can."""
         self._execs = itertools.count(1)
+        self._ends: set[asyncio.Task[None]] = set()
         self._launcher = ProcessLauncher(
             directory=directory / "launcher", ephemeral=ephemeral, on_event=self._hear, logger=structlog.get_logger(__name__)
         )
@@ -123,16 +124,30 @@ class Runtime:
         return run
 
     async def kill(self, run: Run, grace: float) -> None:
-        """SIGTERM, and SIGKILL after ``grace`` seconds; at once if that is 0."""
+        """SIGTERM for the first process, and SIGKILL for all after ``grace`` seconds; at once if that is 0."""
         if run.launching is not None:
             await asyncio.wait({run.launching})
-        await self._launcher.kill(run.id, grace)
+        if grace <= 0:
+            return await self._launcher.kill(run.id, 0)
+        await self.signal(run, signal.SIGTERM)
+        end = asyncio.create_task(self._kill_later(run, grace), name=f"end of {run.id}")
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+        return None
+
+    async def _kill_later(self, run: Run, grace: float) -> None:
+        try:
+            async with asyncio.timeout(grace):
+                await asyncio.shield(run.exited)
+        except TimeoutError:
+            await self._launcher.kill(run.id, 0)
 
     async def signal(self, run: Run, number: int) -> None:
         """Send a signal to the container's first process."""
         started = await asyncio.shield(run.started)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(started.pid, number)
+        if started.pid and not run.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started.pid, number)
 
     def forget(self, run: Run) -> None:
         """Nothing of ``run`` is needed any more."""
@@ -194,11 +209,10 @@ class Runtime:
             run.started.set_result(event)
 
     async def _settle(self) -> None:
-        """Those who still wait for a process of a node that is gone get no answer."""
-        launching = [run.launching for run in self.runs.values() if run.launching is not None]
-        for task in launching:
+        tasks = [*self._ends, *(run.launching for run in self.runs.values() if run.launching is not None)]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*launching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _try_mount(self) -> str:
         if not facts.LINUX:
