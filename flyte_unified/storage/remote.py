@@ -84,7 +84,7 @@ class ObstoreStore:
 
     async def get(self, uri: str, *, limit: int | None = None) -> bytes:
         bucket, key = self._located(uri)
-        with _wrapped(uri):
+        with wrapped(uri):
             found = await obstore.get_async(bucket, key)
             size = found.meta["size"]
             if limit is not None and size > limit:
@@ -97,14 +97,14 @@ class ObstoreStore:
         end = size if length is None else min(size, start + length)
         if start >= end:
             return
-        with _wrapped(uri):
+        with wrapped(uri):
             found = await obstore.get_async(bucket, key, options={"range": (start, end)})
             async for piece in found.stream(PIECE):
                 yield bytes(piece)
 
     async def put(self, uri: str, data: bytes, *, if_absent: bool = False) -> bool:
         bucket, key = self._located(uri)
-        with _wrapped(uri):
+        with wrapped(uri):
             try:
                 await obstore.put_async(bucket, key, data, mode="create" if if_absent else "overwrite", use_multipart=False)
             except exceptions.AlreadyExistsError:
@@ -126,7 +126,7 @@ class ObstoreStore:
 
     async def delete(self, uri: str) -> None:
         bucket, key = self._located(uri)
-        with suppress(NotFound), _wrapped(uri):
+        with suppress(NotFound), wrapped(uri):
             await obstore.delete_async(bucket, key)
 
     async def check_room(self) -> None:
@@ -146,12 +146,12 @@ class ObstoreStore:
         bucket, key = self._located(uri)
         expires = min(max(1, ceil(expires_in)), _LONGEST)
         until = Micros((self._clock.now() // SECOND + expires) * SECOND)
-        with _wrapped(uri):
+        with wrapped(uri):
             return SignedUrl(await obstore.sign_async(bucket, method, key, timedelta(seconds=expires)), until, headers)
 
     async def _info(self, uri: str) -> ObjectInfo:
         bucket, key = parted(uri)
-        with _wrapped(uri):
+        with wrapped(uri):
             found = await obstore.head_async(self._buckets[bucket], key)
         modified = Micros(int(found["last_modified"].timestamp()) * SECOND)
         return ObjectInfo(uri, found["size"], found["e_tag"] or "", modified)
@@ -163,7 +163,7 @@ class ObstoreStore:
 
 
 @contextmanager
-def _wrapped(uri: str) -> Iterator[None]:
+def wrapped(uri: str) -> Iterator[None]:
     """obstore's errors as ours. What it says may be long: an HTTP answer, a chain of causes."""
     try:
         yield

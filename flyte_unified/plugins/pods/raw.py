@@ -29,6 +29,10 @@ DOWNLOADER = f"{OURS}download"
 UPLOADER = f"{OURS}upload"
 
 _INPUTS, _OUTPUTS = "flyte-inputs", "flyte-outputs"
+_STATE, _STATE_PATH = "flyte-data", "/run/flyte"
+_READY = f"{_STATE_PATH}/ready"
+_WAIT = ["sh", "-c", f"until [ -e {_READY} ]; do sleep 0.05; done"]
+"""Before the uploader can hear SIGTERM the task must not begin: it might be over by then."""
 _MODULES = frozenset({"flyte._bin.runtime", "flytekit.bin.entrypoint"})
 
 
@@ -62,7 +66,9 @@ def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, 
         before.append(_ours(DOWNLOADER, _download(context, asked, path), _INPUTS, path, data=data, env=env))
     path = asked.output_path or data.output_path
     mount(spec, primary, {"name": _OUTPUTS, "emptyDir": {}}, path, field="data_config.output_path")
-    uploader = _ours(UPLOADER, _upload(context, path), _OUTPUTS, path, data=data, env=env) | {"restartPolicy": "Always"}
+    uploader = _ours(UPLOADER, _upload(context, path), _OUTPUTS, path, data=data, env=env)
+    mount(spec, uploader, {"name": _STATE, "emptyDir": {}}, _STATE_PATH, field="data_config")
+    uploader |= {"restartPolicy": "Always", "lifecycle": {"postStart": {"exec": {"command": _WAIT}}}}
     spec["initContainers"] = [uploader, *before, *(spec.get("initContainers") or ())]
     spec["terminationGracePeriodSeconds"] = int(data.timeout)
 
@@ -87,6 +93,7 @@ def _upload(context: TaskContext, path: str) -> list[str]:
         f"--from={path}",
         f"--to={context.output_prefix}",
         f"--raw={context.raw_prefix}",
+        f"--ready={_READY}",
         f"--outputs={base64.b64encode(outputs).decode()}",
     ]
 
