@@ -7,6 +7,7 @@ all three names one process for ever. Linux is read from ``/proc``; elsewhere ``
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
@@ -106,6 +107,17 @@ def proportional(pids: Iterable[int]) -> int:
             if line.startswith(b"Pss:"):
                 total += int(line.split()[1]) * 1024
     return total
+
+
+def raise_descriptor_limit() -> tuple[int, int]:
+    """Allow this process as many descriptors as it may have, up to 65,536. Returns the limits that it had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    except (OSError, ValueError):
+        pass
+    return soft, hard
 
 
 class Handle(Protocol):

@@ -79,6 +79,9 @@ def enter(order: dict[str, Any]) -> None:
     The output pipes are opened for reading too: then a task neither fails nor loses a line when the keeper dies, but
     writes on into the pipe until the next keeper reads it.
     """
+    if order.get("group"):
+        with open(order["group"] + "/cgroup.procs", "w") as file:
+            file.write("0")  # this process, before it has anything to count
     os.setsid()
     home = order["home"]
     null = os.open(os.devnull, os.O_RDONLY)

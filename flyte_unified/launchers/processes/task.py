@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from flyte_unified.launchers.processes import facts
+from flyte_unified.launchers.processes import cgroups, facts
 from flyte_unified.launchers.processes.forkserver import enter
 from flyte_unified.launchers.processes.pump import LogWriter, Stream
 
@@ -32,6 +32,8 @@ class Task:
         self.id: str = order["id"]
         self.home = home
         self.memory_limit: int = order["memory_limit"]
+        self.group = cgroups.of(order)
+        """Where the kernel keeps the limit, if it does."""
         self.pid = 0
         self.warm = False
         self.at = 0
@@ -65,6 +67,16 @@ class Task:
         """A line of ours in the task's log."""
         stream = Stream(b"s", self.log)
         stream.feed(text.encode() + b"\n")
+
+    def end(self, status: int | None, usage: list[float]) -> None:
+        """Its own process is gone: say how, with the kernel's account of the whole tree where there is one."""
+        if self.group is not None:
+            self.group.kill()
+            self.oom = self.group.was_out_of_memory()
+            usage = [max(usage[0], self.group.peak() >> 10), *usage[1:]]
+            if self.oom:
+                self.notice(f"[flyte-unified] killed: no memory is left, its limit is {self.memory_limit >> 20} MiB")
+        self.exit = ended(self.id, self.pid, status, usage, oom=self.oom)
 
     def release(self) -> None:
         """Give up our hold on the pipes' writing ends, so that they end with the last writer."""
