@@ -19,6 +19,7 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import PODS, Object
+from flyte_unified.testing.kubelet import volumes
 from flyte_unified.testing.kubelet.container import ContainerLife
 from flyte_unified.testing.kubelet.events import Recorder
 from flyte_unified.testing.kubelet.images import Images
@@ -264,11 +265,15 @@ class Kubelet:
             _log.warning("a node leaves without a word", node=self.name, error=str(error))
 
     async def _end_strays(self) -> None:
-        """Processes of pods that were deleted while no kubelet was here."""
+        """What is left of pods that were deleted while no kubelet was here."""
         for run in list(self.runtime.runs.values()):
             if run.id.partition(".")[0] not in self._pods:
                 await self.runtime.kill(run, 0)
+                await asyncio.shield(run.exited)
                 self.runtime.forget(run)
+        for directory in list((self.directory / "pods").iterdir()):
+            if directory.name not in self._pods:
+                await asyncio.to_thread(volumes.remove, directory)
 
     async def _end_forsaken(self) -> None:
         """Processes that outlived a node which died."""

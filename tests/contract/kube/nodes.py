@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+
+import psutil
+import pytest
 
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.informer import Informer
@@ -47,6 +50,14 @@ class World:
         for informer in self._informers:
             await informer.stop()
         await self.kubelet.stop(0)
+        assert not self.processes()
+        assert not self.directory.exists()
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs in the node's directory: its keeper, and containers, as far as they did not leave theirs."""
+        return [
+            p for p in psutil.process_iter(["cmdline", "cwd"]) if str(self.directory) in f"{p.info['cmdline']} {p.info['cwd']}"
+        ]
 
     def new_kubelet(self, **options: Any) -> Kubelet:
         labels = {"flyte-unified.test/node": self.node}
@@ -85,12 +96,13 @@ class World:
         await self.until(lambda pod: pod.get("deleted"), name=name)
         return self.seen[name]
 
-    async def told(self, reason: str, *, name: str = "pod") -> Object:
-        """An event about the pod."""
+    async def told(self, reason: str, text: str = "", *, name: str = "pod") -> Object:
+        """An event about the pod, with ``text`` in its message."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 for event in self.events:
-                    if event["reason"] == reason and event["involvedObject"]["name"] == name:
+                    about = event["involvedObject"]["name"]
+                    if (event["reason"], about) == (reason, name) and text in event["message"]:
                         return event
                 self._news.clear()
                 await self._news.wait()
@@ -122,6 +134,14 @@ class World:
     def _event(self, change: str, event: Object) -> None:
         self.events = [e for e in self.events if e["metadata"]["name"] != event["metadata"]["name"]] + [event]
         self._news.set()
+
+
+@pytest.fixture
+async def world(kube: Kube, namespace: str, tmp_path: Path) -> AsyncIterator[World]:
+    world = World(kube, namespace=namespace, node=unique("node"), directory=tmp_path / "node")
+    await world.start()
+    yield world
+    await world.stop()
 
 
 def unique(name: str) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from flyte_unified.kube.client import Kube
 from flyte_unified.kube.kinds import PODS
 from flyte_unified.testing.fake_kube import FakeKube
-from flyte_unified.testing.kubelet import images, status as statuses
+from flyte_unified.testing.kubelet import images
+from flyte_unified.testing.kubelet import status as statuses
 from tests.contract.kube.nodes import (
     PATIENCE,
     World,
@@ -25,16 +24,10 @@ from tests.contract.kube.nodes import (
     sh,
     state,
     status,
-    unique,
+    world,
 )
 
-
-@pytest.fixture
-async def world(kube: Kube, namespace: str, tmp_path: Path) -> AsyncIterator[World]:
-    world = World(kube, namespace=namespace, node=unique("node"), directory=tmp_path / "node")
-    await world.start()
-    yield world
-    await world.stop()
+__all__ = ["world"]
 
 
 async def test_a_pod_succeeds(world: World):
