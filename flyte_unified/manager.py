@@ -185,11 +185,18 @@ class Manager:
             catalog=self._cache,
             clock=clock,
             options=self._options(tokens),
+            logs=f"{self._store.base(storage.DATA)}/_logs",
             environment=self.storage.environment,
         )
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
-        raise Unimplemented("execution.launcher = pods: tasks do not run in a cluster yet")
+        try:
+            from flyte_unified.planes.cluster import Cluster  # a laptop has no need of it
+        except ModuleNotFoundError as error:
+            raise FailedPrecondition(
+                f"execution.launcher = pods needs {error.name}: pip install 'flyte-unified[cluster]'"
+            ) from error
+        return Cluster(self._settings, parts)
 
     def _options(self, tokens: RunTokens) -> Options:
         settings = self._settings

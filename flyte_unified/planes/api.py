@@ -53,6 +53,8 @@ class Parts:
     catalog: Catalog
     clock: Clock
     options: Options
+    logs: str
+    """Where the output of what ran elsewhere is kept: an address of the store."""
     environment: Mapping[str, str]
     """What tasks need to reach the store."""
 

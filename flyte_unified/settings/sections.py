@@ -149,9 +149,18 @@ class Kubernetes:
         "flyte", "Where work orders and pods are. May hold `{project}` and `{domain}`; such namespaces must exist."
     )
     lease: str = _setting("flyte-unified", "Name of the Lease by which replicas elect who carries out runs.")
-    lease_namespace: str = _setting("", "Its namespace. Empty: the pod's own, else `default`.")
+    lease_namespace: str = _setting("", "Its namespace. Empty: `namespace`, or `default` where that is a template.")
     lease_duration: Seconds = _setting(15.0, "After how long without a word from the leader another takes over.", least=1)
     order_ttl: Seconds = _setting(3600.0, "How long the TaskAction and the pods of an ended action are kept.", least=0)
+
+    @property
+    def scope(self) -> str:
+        """The one namespace of all work; empty where projects have their own."""
+        return "" if "{" in self.namespace else self.namespace
+
+    def namespace_of(self, project: str, domain: str) -> str:
+        """Where the work of a project's domain is."""
+        return self.namespace.replace("{project}", project).replace("{domain}", domain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

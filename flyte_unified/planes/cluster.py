@@ -1,0 +1,147 @@
+"""The plane of a cluster: tasks are its pods and its operators' resources, and whoever holds the lease carries them out.
+
+All replicas serve calls and logs. One leads: it takes the lead in the ledger too, so that a leader who was and does not know
+yet writes nothing more, and then goes on where the last one ended, from the ledger and from what stands in the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from flyte_unified.actions.mirror import Mirror
+from flyte_unified.core.errors import FlyteUnifiedError
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.dataproxy.pod_logs import PodLines
+from flyte_unified.executor.controller import Controller
+from flyte_unified.executor.slots import Capacity, Slots
+from flyte_unified.kube.client import Kube
+from flyte_unified.kube.lease import Elector
+from flyte_unified.launchers.dispatch import Launchers
+from flyte_unified.launchers.objects.logs import LogKeeper
+from flyte_unified.launchers.pods.launcher import PodLauncher
+from flyte_unified.launchers.resources.launcher import ResourceLauncher
+from flyte_unified.ledger.api import EXECUTOR
+from flyte_unified.planes.api import Parts
+from flyte_unified.plugins.api import Pod, Resource
+from flyte_unified.plugins.pods.build import Pods
+from flyte_unified.plugins.pods.config import Patience, PodConfig
+from flyte_unified.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_PAUSE = 2.0
+"""Seconds before a server stands for election again after a term that failed."""
+_EVERYTHING = Capacity(cpu=float("inf"), memory=1 << 62)
+"""What there is room for is the cluster's scheduler's to say."""
+
+
+class Cluster:
+    """``controller`` is there while this server leads."""
+
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        cluster = settings.kubernetes
+        self._settings = settings
+        self._kube = Kube(kubeconfig=Path(cluster.kubeconfig) if cluster.kubeconfig else None, context=cluster.context)
+        self._parts = replace(parts, options=replace(parts.options, namespace=self._namespace))
+        self._identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
+        self._elector = Elector(
+            self._kube,
+            name=cluster.lease,
+            namespace=cluster.lease_namespace or cluster.scope or "default",
+            identity=self._identity,
+            duration=cluster.lease_duration,
+            renew=cluster.lease_duration * 2 / 3,
+            retry=cluster.lease_duration / 7.5,
+            clock=parts.clock,
+            last_epoch=lambda: parts.ledger.last_epoch(EXECUTOR),
+        )
+        self._campaign: asyncio.Task[None] | None = None
+        self.lines = PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs)
+        self.controller: Controller | None = None
+
+    async def start(self) -> None:
+        await self._kube.start()
+        self._campaign = asyncio.create_task(self._stand(), name="election")
+
+    async def stop(self, *, grace: float) -> None:
+        """Whatever runs in the cluster goes on."""
+        await self.close()
+
+    async def close(self) -> None:
+        if self._campaign is not None:
+            self._campaign.cancel()
+            await asyncio.wait((self._campaign,))
+        await self._kube.stop()
+
+    async def _stand(self) -> None:
+        while True:
+            try:
+                await self._elector.run(self._lead)
+            except FlyteUnifiedError as error:
+                _log.warning("a term ended", error=error.message)
+            except Exception:
+                _log.exception("a term failed")
+            await asyncio.sleep(_PAUSE)
+
+    async def _lead(self, epoch: int) -> None:
+        """One term."""
+        await self._parts.ledger.take_lead(EXECUTOR, epoch, self._identity)
+        controller = self._one_term(epoch)
+        try:
+            await controller.start()
+            self.controller = controller
+            await controller.deposed()
+        finally:
+            self.controller = None
+            await controller.close()
+
+    def _one_term(self, epoch: int) -> Controller:
+        parts, settings, cluster = self._parts, self._settings, self._settings.kubernetes
+        mirror = Mirror(
+            ledger=parts.ledger,
+            kube=self._kube,
+            store=parts.store,
+            clock=parts.clock,
+            namespace=self._namespace,
+            watched=cluster.scope,
+            epoch=epoch,
+            ttl=cluster.order_ttl,
+        )
+        logs = LogKeeper(
+            kube=self._kube, store=parts.store, base=parts.logs, limit=settings.execution.log_max_bytes, clock=parts.clock
+        )
+        pods = PodLauncher(
+            kube=self._kube,
+            namespace=self._namespace,
+            scope=cluster.scope,
+            owner=mirror.owner,
+            logs=logs,
+            clock=parts.clock,
+            patience=Patience(),
+        )
+        resources = ResourceLauncher(
+            kube=self._kube,
+            namespace=self._namespace,
+            scope=cluster.scope,
+            owner=mirror.owner,
+            logs=logs,
+            clock=parts.clock,
+            readers={},
+        )
+        return parts.controller(
+            queue=mirror,
+            describe=Pods(PodConfig(store=parts.environment)).describe,
+            launcher=Launchers({Pod: pods, Resource: resources}),
+            slots=Slots(_EVERYTHING),
+            epoch=epoch,
+        )
+
+    def _namespace(self, action: ActionKey) -> str:
+        return self._settings.kubernetes.namespace_of(action.project, action.domain)
