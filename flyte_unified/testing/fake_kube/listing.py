@@ -15,6 +15,7 @@ from flyte_unified.testing.fake_kube.resources import Resource
 from flyte_unified.testing.fake_kube.selectors import parse_fields, parse_labels
 from flyte_unified.testing.fake_kube.store import Change, Record, Selection, Shelf, Store, Watcher, encode
 
+_MATCHES = ("", "Exact", "NotOlderThan")
 View = Callable[[Record], bytes]
 """How an object is shown: its JSON, perhaps at another version or as a table's row."""
 
@@ -93,6 +94,14 @@ def _revision(store: Store, resource: Resource, options: ListOptions) -> tuple[i
     """At which revision the list is, and after which key it begins."""
     if options.match and not options.version:
         raise _list_invalid("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if options.match not in _MATCHES:
+        choices = 'supported values: "Exact", "NotOlderThan", ""'
+        message = f'Unsupported value: "{options.match}": {choices}'
+        cause = Cause("FieldValueNotSupported", message, "resourceVersionMatch")
+        raise errors.invalid("meta.k8s.io", "ListOptions", "", [cause])
+    if (options.match, options.version) == ("Exact", "0"):
+        why = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        raise _list_invalid("resourceVersionMatch", why)
     if options.token:
         if options.version not in ("", "0"):
             raise errors.bad_request("specifying resource version is not allowed when using continue")

@@ -41,6 +41,7 @@ from flyte_unified.testing.fake_kube.subresources import Subresources
 _BOOKMARK_SECONDS = 60.0
 _WATCH_SECONDS = 1800.0
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PROTOBUF = "com.github.proto-openapi.spec.v2"
 _SPECIAL = frozenset({"log", "binding", "eviction", "token", "scale", "finalize"})
 
 
@@ -246,6 +247,9 @@ class Server:
         return response
 
     def _outside(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/openapi/v2" and _PROTOBUF in request.headers.get("Accept", ""):
+            # An old form that kubectl asks for when the new one lacks a kind: a document that says nothing.
+            return web.Response(body=b"\x0a\x032.0", headers={"Content-Type": "application/octet-stream"})
         content = discovery.answer(request.path, self._registry) or openapi.answer(request.path, self._registry)
         if content is None:
             return web.Response(status=404, text="404 page not found\n")

@@ -12,6 +12,7 @@ import pytest
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.kinds import NAMESPACES
 from flyte_unified.testing.fake_kube import FakeKube
+from tests.contract.kube.raw import Raw
 
 REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
 
@@ -51,3 +52,11 @@ async def namespace(kube: Kube, cluster: FakeKube | None) -> AsyncIterator[str]:
     if cluster is not None:
         cluster.faults.restore()
     await kube.delete(NAMESPACES, name)
+
+
+@pytest.fixture
+async def api(cluster: FakeKube | None, namespace: str, tmp_path: Path) -> AsyncIterator[Raw]:
+    """The server in plain HTTP."""
+    raw = Raw(Path(REAL) if cluster is None else tmp_path / "kubeconfig", namespace)
+    yield raw
+    await raw.close()
