@@ -438,7 +438,10 @@ class Objects:
         state = self._state(item, item.obj, now)
         if state.phase is Phase.RUNNING and not item.started:
             self._begin(item, state, now)
-        self._end(item, state.exit or Exit(), state.since or now, self._details(item, state))
+        ending = state.exit or Exit()
+        if item.grace is not None:  # whoever had it killed knows why it ended
+            ending = replace(ending, fault=None)
+        self._end(item, ending, state.since or now, self._details(item, state))
 
     async def _release(self, item: Item) -> None:
         """Nothing of it holds the object any more, and we follow it no longer."""
