@@ -10,6 +10,7 @@ from flyte_unified.kube.errors import Missing
 from flyte_unified.kube.kinds import NODES, PODS, Object
 from flyte_unified.testing.kubelet.status import stamp
 
+_UNREACHABLE = "node.kubernetes.io/unreachable"
 _SILENT = "Kubelet stopped posting node status."
 
 
@@ -24,10 +25,9 @@ async def lose(kube: Kube, node: str, *, evict: bool = True, collect: bool = Fal
         for c in obj["status"]["conditions"]
     ]
     await kube.patch(NODES, node, {"status": {"conditions": conditions}}, subresource="status")
-    taints = [
-        {"key": "node.kubernetes.io/unreachable", "effect": effect, "timeAdded": now} for effect in ("NoSchedule", "NoExecute")
-    ]
-    await kube.patch(NODES, node, {"spec": {"taints": [*(obj["spec"].get("taints") or ()), *taints]}})
+    others = [taint for taint in obj["spec"].get("taints") or () if taint["key"] != _UNREACHABLE]
+    taints = [{"key": _UNREACHABLE, "effect": effect, "timeAdded": now} for effect in ("NoSchedule", "NoExecute")]
+    await kube.patch(NODES, node, {"spec": {"taints": others + taints}})
     async for pods, _ in kube.pages(PODS, fields=f"spec.nodeName={node}"):
         for pod in pods:
             with contextlib.suppress(Missing):

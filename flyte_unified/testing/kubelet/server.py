@@ -24,6 +24,7 @@ from flyte_unified.testing.kubelet.output import Wanted
 
 _log = structlog.get_logger(__name__)
 _TLS = 22
+_SHUTDOWN_SECONDS = 0.1
 _FIRST_BYTE_SECONDS = 10.0
 
 
@@ -50,7 +51,12 @@ class Server:
         app = web.Application()
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._container_logs)
         app.router.add_get("/healthz", _healthz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,  # who follows a log and goes away would keep its reader waiting for the next line
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
         self._accepting: asyncio.Task[None] | None = None
         self.port = 0
 
