@@ -17,10 +17,11 @@ from flyte_unified.db.each import Each
 
 T = TypeVar("T")
 
-Statement = Executable | tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | tuple[Each, Mapping[str, Any]]
+Statement = Executable | tuple[Executable | Each, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 """A statement, alone or with its parameters; a sequence of parameters runs it once for each.
 
-An ``Each`` may be sent together with those of other callers, whose statements may come before and after it.
+An ``Each`` may be sent together with those of other callers, whose statements may come before and after it. Of a sequence, each
+row has another key, and the answer holds the rows of all.
 """
 
 Work = Generator[Statement, Result[Any], T]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -80,11 +80,13 @@ def execute(connection: Connection, statement: Statement) -> tuple[Result[Any], 
     what, values = statement
     if not isinstance(what, Each):
         return connection.execute(what, values), not isinstance(what, Select)
-    result = connection.execute(what.one, values)
-    if what.reads or what.silent:
-        return result, what.silent
-    rows = result.all()
-    return what.answer(rows), bool(rows)
+    if what.reads and isinstance(values, Mapping):
+        return connection.execute(what.one, values), False
+    results = [connection.execute(what.one, row) for row in ((values,) if isinstance(values, Mapping) else values)]
+    if what.silent:
+        return results[-1], True
+    rows = [row for result in results for row in result]
+    return what.answer(rows), bool(rows) and not what.reads
 
 
 def refusal(error: Exception) -> Exception:

@@ -8,7 +8,7 @@ replica might have been: it must not rest on what it read, but on what its state
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,9 @@ from sqlalchemy.types import TypeEngine
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.db.batches import DirtyError, Job, execute
 from flyte_unified.db.each import Each
+
+_PORTION = 1000
+"""Rows of one statement, at most."""
 
 
 def perform(connection: Connection, batch: Sequence[Job]) -> None:
@@ -39,7 +42,8 @@ class _Course:
         self._steps = job.work()
         self._dirty = False
         self.each: Each
-        self.values: Mapping[str, Any]
+        self.rows: dict[tuple[Any, ...], Mapping[str, Any]]
+        """What it waits for: the values of each row, by its key."""
 
     def answer(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> bool:
         """Goes on with what the statement that it waited for gave it."""
@@ -54,6 +58,7 @@ class _Course:
                 result, wrote = execute(connection, statement)
                 self._dirty = self._dirty or wrote
                 statement = self._steps.send(result)
+            self.each, values = statement[0], statement[1]
         except StopIteration as end:
             self._job.result = end.value
             return False
@@ -62,27 +67,32 @@ class _Course:
                 raise DirtyError from error
             self._job.error = error
             return False
-        self.each, self.values = statement
+        self.rows = {self.each.key_of(row): row for row in ((values,) if isinstance(values, Mapping) else values)}
         return True
 
 
 def _send(connection: Connection, each: Each, courses: Sequence[_Course]) -> list[_Course]:
     """Sends what ``courses`` wait for; those of them that then wait again, or still."""
-    groups: defaultdict[tuple[Any, ...], list[_Course]] = defaultdict(list)
+    rows: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    answered, left = [], []
     for course in courses:
-        groups[each.key_of(course.values)].append(course)
-    keys = sorted(groups)  # whoever locks rows, here or on another replica, locks them in one order
+        if each.reads or each.silent or rows.keys().isdisjoint(course.rows):
+            rows |= course.rows
+            answered.append(course)
+        else:
+            left.append(course)
     found: defaultdict[tuple[Any, ...], list[Sequence[Any]]] = defaultdict(list)
-    result = _execute(connection, each, [groups[key][0].values for key in keys])
-    if not each.silent:
-        for row in result:
+    for some in _portions([rows[key] for key in sorted(rows)]):  # whoever locks rows, on any replica, does so in one order
+        result = _execute(connection, each, some)
+        for row in () if each.silent else result:
             found[each.key_in(row)].append(row)
-    left = []
-    for key in keys:
-        group = groups[key]
-        answered = len(group) if each.reads or each.silent else 1
-        left += [course for course in group[:answered] if course.answer(connection, found[key])] + group[answered:]
-    return left
+    again = [one for one in answered if one.answer(connection, [row for key in one.rows for row in found[key]])]
+    return left + again
+
+
+def _portions(rows: list[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    for start in range(0, len(rows), _PORTION):
+        yield rows[start : start + _PORTION]
 
 
 def _execute(connection: Connection, each: Each, rows: Sequence[Mapping[str, Any]]) -> Result[Any]:

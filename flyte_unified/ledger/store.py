@@ -332,27 +332,29 @@ def _apply(
 
 
 def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) -> Work[list[Action]]:
+    """Level by level. What another writer was faster with is looked at again."""
+    abort = Move(to=Phase.ABORTED, reason=reason, principal=principal)
     changed: list[Action] = []
-    parents = [parent.key]
+    parents = {parent.key}
     while parents:
-        key = parents.pop()
-        rows = (yield _LIVE_CHILDREN, {**_run_place(key.run_key), "_parent": key.name}).all()
-        for before in map(action_from, rows):
-            after = moves.apply(before, Move(to=Phase.ABORTED, reason=reason, principal=principal), now=now)
-            if after is None:
-                continue
-            if (yield from _save(before, after)):
-                changed.append(after)
-                parents.append(after.key)
-            elif key not in parents:  # another writer moved it: look again
-                parents.append(key)
+        places = [{**_run_place(key.run_key), "_parent": key.name} for key in sorted(parents)]
+        live = map(action_from, (yield _LIVE_CHILDREN, places).all())
+        ends = {before.key: (before, after) for before in live if (after := moves.apply(before, abort, now=now)) is not None}
+        if not ends:
+            break
+        saved = {ActionKey._make(row) for row in (yield _UPDATE, [_guarded(*pair) for pair in ends.values()]).all()}
+        changed += [after for key, (_, after) in ends.items() if key in saved]
+        parents = {key if key in saved else key.sibling(before.parent or "") for key, (before, _) in ends.items()}
     return changed
 
 
 def _save(before: Action, after: Action, *, epoch: int | None = None) -> Work[bool]:
+    return (yield _UPDATE, _guarded(before, after, epoch=epoch)).first() is not None
+
+
+def _guarded(before: Action, after: Action, *, epoch: int | None = None) -> dict[str, Any]:
     values = {name: getattr(after, name) for name in _MOVED}
-    guard = {**_place(before.key), "_version": before.version, "_epoch": epoch}
-    return (yield _UPDATE, {**guard, **values}).first() is not None
+    return {**_place(before.key), "_version": before.version, "_epoch": epoch, **values}
 
 
 def _reason(parent: Action) -> str:
