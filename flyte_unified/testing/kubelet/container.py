@@ -211,6 +211,8 @@ class ContainerLife:
             if facts.LINUX and not self._services.runtime.mount_refusal:
                 path = PurePosixPath(self._spec.get("terminationMessagePath") or "/dev/termination-log")
                 mounts.append(volumes.Mount(sandbox.message(number), path, read_only=False))
+            if argv[:1] in (["python"], ["python3"]):  # which the interpreter's directory need not have
+                argv[0] = str(sandbox.interpreter)
             argv = sandbox.command(str(number), argv or [""], mounts=mounts)
         limit = (self._spec.get("resources") or {}).get("limits", {}).get("memory")
         return ProcessWork(

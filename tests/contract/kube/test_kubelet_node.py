@@ -222,6 +222,23 @@ def _pid(world: World, name: str) -> int:
     raise AssertionError(name)
 
 
+async def test_the_sdk_s_program_starts_warm(kube: Kube, namespace: str, tmp_path: Path):
+    """From a fork server, where it has no volumes; what it does is the same."""
+    world = World(kube, namespace=namespace, node=unique("node"), directory=tmp_path / "node")
+    await world.start(warm=True)
+    for name, more, warm in (("warm", {}, True), ("cold", {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}, False)):
+        container = {"name": "main", "image": "i", "args": ["a0", "--help"], **more}
+        volumes = {"volumes": [{"name": "v", "emptyDir": {}}]}
+        pod = await world.run(container, name=name, **volumes)
+        assert phase(pod) == "Succeeded"
+        life = world.kubelet.pod(pod).lives["main"]
+        run = life.logged(previous=False)
+        assert run is not None
+        assert getattr(run.started.result(), "warm", None) is warm
+    assert await world.logs(name="warm") == await world.logs(name="cold") != []
+    await world.stop()
+
+
 # Logs
 
 
