@@ -137,12 +137,12 @@ class Stand:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
 
-    async def status(self, name: str, state: Object | None = None, *, kind: Kind = PODS, **more: Any) -> None:
-        """What a kubelet (or an operator) writes. ``state`` is the primary container's."""
+    async def status(self, name: str, state: Object | None = None, **more: Any) -> None:
+        """What a kubelet writes. ``state`` is the primary container's."""
         status = dict(more)
         if state is not None:
             status["containerStatuses"] = [container_status("main", state)]
-        await self.kube.patch(kind, name, {"status": status}, namespace=self.namespace, subresource="status")
+        await self.kube.patch(PODS, name, {"status": status}, namespace=self.namespace, subresource="status")
 
     async def run(self, name: str) -> None:
         await self.status(name, running(), phase="Running")
