@@ -7,8 +7,9 @@ Any client works against it, ``kubectl`` too. It runs no containers and has no s
 nodes and binds pods. ``cluster.faults`` makes it fail the ways a real one does.
 """
 
+from flyte_unified.testing.fake_kube.access import User
 from flyte_unified.testing.fake_kube.cluster import FakeKube
 from flyte_unified.testing.fake_kube.errors import ApiError
 from flyte_unified.testing.fake_kube.faults import Asked, Faults
 
-__all__ = ["ApiError", "Asked", "FakeKube", "Faults"]
+__all__ = ["ApiError", "Asked", "FakeKube", "Faults", "User"]

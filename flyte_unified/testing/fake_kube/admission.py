@@ -23,7 +23,7 @@ class Admission:
 
     def __init__(self, store: Store, *, service_accounts: bool = False) -> None:
         self._store = store
-        self._service_accounts = service_accounts
+        self.service_accounts = service_accounts
 
     def create(self, resource: Resource, content: Object) -> None:
         """Raises ApiError 403, 404."""
@@ -32,7 +32,7 @@ class Admission:
         if resource.shelf == _PODS:
             self._limits(content)
             self._priority(content)
-            if self._service_accounts:
+            if self.service_accounts:
                 self._account(content)
         self._quotas(resource, content)
 

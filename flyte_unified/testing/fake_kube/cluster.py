@@ -57,7 +57,9 @@ class FakeKube:
     ) -> AsyncGenerator[FakeKube]:
         """The server on ``host``; port 0 takes a free one. With ``service_accounts``, pods get their account's token."""
         cluster = cls(service_accounts=service_accounts)
-        runner = web.AppRunner(cluster._server.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        runner = web.AppRunner(
+            cluster._server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, host, port)
@@ -116,6 +118,10 @@ class FakeKube:
         """Every object of a resource, in the order of their names."""
         shelf = self.store.shelf(self._named(plural, group).shelf)
         return [shelf.records[key].object() for key in shelf.sorted_keys() if not namespace or key[0] == namespace]
+
+    def send_bookmarks(self) -> None:
+        """Let watches that take bookmarks have one now; otherwise they come when nothing else came for a minute."""
+        self._server.bookmark()
 
     def set_log(self, pod: str, text: str, *, container: str, namespace: str = "default") -> None:
         """What a container wrote, for pods that no kubelet runs."""

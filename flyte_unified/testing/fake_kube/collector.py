@@ -75,6 +75,8 @@ class Collector:
                 self.later(lambda: self._check(place))
         if shelf == _DEFINITIONS:
             self._definition(change)
+        elif shelf == _NAMESPACES and change.previous is None:
+            self.later(lambda: self._furnish(record.key[1]))
         elif shelf == _NAMESPACES and not change.deleted:
             self.later(lambda: self._namespace(record.key[1]))
         if (
@@ -208,12 +210,23 @@ class Collector:
                 used = self._admission.usage(quota, self._registry)
                 self._status(resource, (_QUOTAS, record.key), {"hard": quota["spec"].get("hard") or {}, "used": used})
 
+    def _furnish(self, namespace: str) -> None:
+        """What every namespace of a cluster with service accounts has."""
+        if not self._admission.service_accounts:
+            return
+        for kind, name in (("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")):
+            resource = self._registry.of_kind("v1", kind)
+            assert resource is not None
+            self._api.create(resource, namespace, {"metadata": {"name": name}}, self._call)
+
     def _definition(self, change: Change) -> None:
         """Serve what is defined; what is no longer defined is not found."""
         definition = change.record.object()
         spec, place = definition["spec"], (_DEFINITIONS, change.record.key)
         self._registry.remove(spec["group"], spec["names"]["plural"])
         if change.deleted:
+            for watcher in self._store.shelf((spec["group"], spec["names"]["plural"])).watchers:
+                watcher.close()
             return
         for resource in custom.resources(definition):
             self._registry.add(resource)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +16,7 @@ from flyte_unified.testing.fake_kube.resources import Resource
 from flyte_unified.testing.fake_kube.selectors import parse_fields, parse_labels
 from flyte_unified.testing.fake_kube.store import Change, Record, Selection, Shelf, Store, Watcher, encode
 
+_BOOKMARK_SECONDS = 60.0
 _MATCHES = ("", "Exact", "NotOlderThan")
 View = Callable[[Record], bytes]
 """How an object is shown: its JSON, perhaps at another version or as a table's row."""
@@ -198,12 +200,11 @@ class Watch:
         return lines
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Chunks of events, until the watcher is closed. An empty chunk asks nothing of the reader but patience."""
+        """Chunks of events, until the watcher is closed."""
         if self._first:
             yield b"".join(self._first)
         while not self.watcher.closed:
-            await self.watcher.wake.wait()
-            self.watcher.wake.clear()
+            await self._woken()
             changes = self.watcher.changes
             told = []
             while changes:
@@ -211,8 +212,20 @@ class Watch:
                 self._reached = change.version
                 if change.version > self._silent and (line := self._told(change)):
                     told.append(line)
+            if self.watcher.marked and self._options.bookmarks:
+                told.append(self.bookmark())
+            self.watcher.marked = False
             if told:
                 yield b"".join(told)
+
+    async def _woken(self) -> None:
+        """Wait for changes; without any, now and then for the time of a bookmark."""
+        try:
+            async with asyncio.timeout(_BOOKMARK_SECONDS if self._options.bookmarks else None):
+                await self.watcher.wake.wait()
+        except TimeoutError:
+            self.watcher.marked = True
+        self.watcher.wake.clear()
 
     def _told(self, change: Change) -> bytes:
         """The event that this watcher sees: an object that matches no more is deleted to it, one that does now is new."""

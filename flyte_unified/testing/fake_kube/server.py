@@ -38,7 +38,6 @@ from flyte_unified.testing.fake_kube.resources import Object, Registry, Resource
 from flyte_unified.testing.fake_kube.store import Record, Store
 from flyte_unified.testing.fake_kube.subresources import Subresources
 
-_BOOKMARK_SECONDS = 60.0
 _WATCH_SECONDS = 1800.0
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PROTOBUF = "com.github.proto-openapi.spec.v2"
@@ -67,6 +66,11 @@ class Server:
         application = web.Application(client_max_size=MAX_BODY)
         application.router.add_route("*", "/{path:.*}", self._handle)
         return application
+
+    def bookmark(self) -> None:
+        """Tell every watch that wants bookmarks how far it is."""
+        for watch in self._watches:
+            watch.watcher.mark()
 
     def close_watches(self) -> None:
         """End every watch in good order."""

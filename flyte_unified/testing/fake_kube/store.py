@@ -20,8 +20,10 @@ from flyte_unified.testing.fake_kube.selectors import Requirement, matches
 Key = tuple[str, str]
 """Namespace (empty for what has none) and name."""
 
-HISTORY = 20_000
+HISTORY = 10_000
 """Changes of one resource that a watch or a continued list can go back."""
+BACKLOG = 100_000
+"""Changes that a slow watcher may be behind before its watch is ended, as a real server does it sooner."""
 MAX_OBJECT = 1_572_864
 """etcd's limit for one request, in bytes."""
 
@@ -107,11 +109,19 @@ class Watcher:
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
         self.changes: deque[Change] = deque()
+        self.marked = False
+        """Whether a bookmark is due."""
         self.wake = asyncio.Event()
         self.closed = False
 
     def put(self, change: Change) -> None:
         self.changes.append(change)
+        if len(self.changes) > BACKLOG:
+            self.closed = True
+        self.wake.set()
+
+    def mark(self) -> None:
+        self.marked = True
         self.wake.set()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flyte_unified.testing.fake_kube import FakeKube
-from tests.contract.kube.raw import MERGE, Raw, config_map, pod
+from tests.contract.kube.raw import MERGE, PATIENCE, Raw, config_map, pod
 
 
 async def fill(api: Raw, count: int) -> None:
@@ -169,3 +169,28 @@ async def test_many_watchers_see_the_same(api: Raw):
     await fill(api, 6)
     told = await asyncio.gather(*followers)
     assert told == [[("ADDED", f"m{number}") for number in range(6)]] * 5
+
+
+async def test_bookmarks_say_how_far_a_watch_is(api: Raw, fake: FakeKube):
+    """To those who asked for them."""
+    version = (await api("GET", "~configmaps")).version
+    async with (
+        api.watch("~configmaps", resourceVersion=version, allowWatchBookmarks="true") as marked,
+        api.watch("~configmaps", resourceVersion=version) as plain,
+    ):
+        secret = await api("POST", "~secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}})
+        fake.send_bookmarks()
+        kind, content = await marked.next()
+        assert (kind, content["metadata"]["resourceVersion"]) == ("BOOKMARK", secret.version)
+        await api("POST", "~configmaps", config_map("a"))
+        assert await plain.names(1) == [("ADDED", "a")]
+
+
+async def test_a_watcher_that_left_is_forgotten(api: Raw, fake: FakeKube):
+    """At once, not when there is something to tell."""
+    watchers = fake.store.shelf(("", "configmaps")).watchers
+    async with api.watch("~configmaps", resourceVersion="0"):
+        assert len(watchers) == 1
+    async with asyncio.timeout(PATIENCE):
+        while watchers:
+            await api("GET", "~secrets")
