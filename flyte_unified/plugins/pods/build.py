@@ -68,7 +68,7 @@ class Pods:
         """
         template = context.spec.task_template
         base = self._base(context)
-        spec, primary = _own_pod(template)
+        spec, primary = own_pod(template)
         spec = copy.deepcopy(on_template(reading.mapping(base.get("spec")), spec, primary=primary))
         main = _named(spec, primary)
         if not main.get("image"):
@@ -169,8 +169,11 @@ class Pods:
         return labels, annotations
 
 
-def _own_pod(template: tasks_pb2.TaskTemplate) -> tuple[dict[str, Any], str]:
-    """The pod that the task itself describes, and its primary container's name."""
+def own_pod(template: tasks_pb2.TaskTemplate) -> tuple[dict[str, Any], str]:
+    """The spec of the pod that the task itself describes, new each time, and its primary container's name.
+
+    Raises InvalidArgument.
+    """
     if template.HasField("container"):
         return {"containers": [_container(template.container)]}, PRIMARY
     if not template.HasField("k8s_pod"):

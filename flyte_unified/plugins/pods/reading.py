@@ -200,8 +200,8 @@ def _ended(terminated: Mapping[str, Any]) -> Ended:
         signal=whole(terminated.get("signal")) or _signal(code),
         reason=text(terminated.get("reason")),
         message=text(terminated.get("message")).strip(),
-        started=moment(terminated.get("startedAt")),
-        finished=moment(terminated.get("finishedAt")),
+        started=moment(terminated.get("startedAt")) or None,  # 1970 for what never began
+        finished=moment(terminated.get("finishedAt")) or None,
     )
 
 

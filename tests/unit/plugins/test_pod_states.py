@@ -181,9 +181,11 @@ def test_what_befell_a_pod_explains_its_end(found: dict[str, Any], expected: tup
 )
 def test_a_container_that_could_not_be_started(message: str, expected: tuple[str, Failure, bool]):
     """A program that isn't there won't be there next time; a runtime that is too busy may have time then."""
-    found = pod(ended(128, "StartError", message, started=0), phase="Failed")
+    found = pod(ended(128, "StartError", message), phase="Failed")
+    found["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
     assert blamed(found) == expected
     assert seen(found).phase is Phase.INITIALIZING
+    assert records.started_at(found) is None
 
 
 @pytest.mark.parametrize(
