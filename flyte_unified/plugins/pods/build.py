@@ -19,7 +19,7 @@ from flyte_unified.plugins import container as shared
 from flyte_unified.plugins.api import Pod, Refusal, TaskContext, Work
 from flyte_unified.plugins.pods import metadata, raw, reading, resources, scheduling, secrets
 from flyte_unified.plugins.pods.config import Json, PodConfig, is_object_name
-from flyte_unified.plugins.pods.merge import on_template
+from flyte_unified.plugins.pods.merge import added, on_template
 
 PRIMARY = "primary"
 """The container of a task that brings no pod of its own."""
@@ -55,6 +55,8 @@ class Pods:
             built = self.template(context)
         except InvalidArgument as error:
             return Refusal("BadTaskSpecification", error.message)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a pod is any JSON that a user wrote
+            return Refusal("BadTaskSpecification", f"k8s_pod.pod_spec or its PodTemplate: it holds what no pod may: {error}")
         return Pod(
             manifest={"metadata": {"labels": built.labels, "annotations": built.annotations}, "spec": built.spec},
             primary=built.primary,
@@ -77,7 +79,7 @@ class Pods:
         moved = data_side and raw.is_raw(template, main)
         self._secure(spec, context)
         if moved:
-            raw.add(spec, main, context, data=self._config.data, env=_literal(self._config.store))
+            raw.add(spec, main, context, data=self._config.data, store=_store(self._config))
         labels, annotations = self._metadata(context, base, primary, moved=moved)
         return Template(labels=labels, annotations=annotations, spec=spec, primary=primary)
 
@@ -101,10 +103,13 @@ class Pods:
         known = shared.variables(context)
         wanted = secrets.wanted(template.security_context, context.run_spec.security_context)
         hidden = secrets.variables(wanted, context.action.key, config)
+        secret = _store(config).get("envFrom", [])
         device = scheduling.accelerator(template.extended_resources, config).resource
         for container in _all(spec):
             _render(container, known)
             container["env"] = _environment(container, hidden, context, config)
+            if secret and not raw.data_config(template).enabled:
+                container["envFrom"] = added(container.get("envFrom") or (), secret)
             asked = reading.mapping(container.get("resources"))
             complete = resources.complete(asked, config=config, accelerator=device, defaults=container is main)
             if complete:
@@ -180,12 +185,12 @@ def own_pod(template: tasks_pb2.TaskTemplate) -> tuple[dict[str, Any], str]:
         raise InvalidArgument(f"a task of type {template.type!r} has neither container nor k8s_pod")
     spec = shared.plain(template.k8s_pod.pod_spec)
     found = shared.primary(template)
-    if found is None or not found.get("name"):
+    if found is None or not (name := reading.text(found.get("name"))):
         names = ", ".join(repr(entry.get("name")) for entry in reading.mappings(spec.get("containers"))) or "none"
         raise InvalidArgument(
             f"k8s_pod.primary_container_name: {shared.primary_name(template)!r} is none of the pod's containers ({names})"
         )
-    return spec, str(found.get("name"))
+    return spec, name
 
 
 def _container(task: tasks_pb2.Container) -> dict[str, Any]:
@@ -228,13 +233,19 @@ def _render(container: dict[str, Any], known: Mapping[str, str]) -> None:
 
 def _environment(container: Json, hidden: Sequence[Json], context: TaskContext, config: PodConfig) -> list[dict[str, Any]]:
     """Each variable once. Ours stand first, so that the user's may refer to them as ``$(RUN_NAME)``."""
-    store = {} if raw.data_config(context.spec.task_template).enabled else config.store
+    store = [] if raw.data_config(context.spec.task_template).enabled else _literal(config.store)
     run = {entry.key: entry.value for entry in context.run_spec.envs.values}
-    layers = (*_literal(store), *_literal(config.environment), *container["env"], *_literal(run), *hidden)
+    layers = (*store, *_literal(config.environment), *container["env"], *_literal(run), *hidden)
     said = {str(entry.get("name")): dict(entry) for entry in layers}
     actions = str(said.get(shared.ACTIONS, {}).get("value", "1"))
     system = {str(entry["name"]): entry for entry in _literal(shared.system(context, actions=actions))}
     return list((system | said | system).values())
+
+
+def _store(config: PodConfig) -> dict[str, list[Json]]:
+    """How a container reaches the store."""
+    found: dict[str, list[Json]] = {"env": [*_literal(config.store)]}
+    return found | ({"envFrom": [{"secretRef": {"name": config.store_secret}}]} if config.store_secret else {})
 
 
 def _literal(environment: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -146,6 +146,8 @@ class PodConfig:
     """Of every task's containers, below what task and run say."""
     store: Mapping[str, str] = field(default_factory=dict, repr=False)
     """How the store is reached (FLYTE_AWS_*), below that. A container whose data others move for it doesn't get it."""
+    store_secret: str = ""
+    """A Secret object in the pods' namespace whose entries are more of such variables: the keys, as no pod should show them."""
     templates: Callable[[str, str], Json | None] = no_template
     """From namespace and name to a PodTemplate object as JSON."""
     default_template: str = ""
@@ -163,7 +165,7 @@ class PodConfig:
     interruptible: bool = False
     """Of tasks and runs that say nothing."""
     interruptible_failures: int = 3
-    """System failures after which an interruptible action goes on where it isn't interrupted. 0: it never does."""
+    """System failures after which an interruptible action goes on where it isn't interrupted. 0: it stays where it may be."""
     interruptible_selector: Mapping[str, str] = field(default_factory=dict)
     interruptible_tolerations: tuple[Json, ...] = ()
     node_selector: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import posixpath
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flyteidl2.core import tasks_pb2
@@ -21,7 +21,7 @@ from flyteidl2.core import tasks_pb2
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.plugins.api import TaskContext
 from flyte_unified.plugins.container import RUNTIMES
-from flyte_unified.plugins.pods.config import DataSide
+from flyte_unified.plugins.pods.config import DataSide, Json
 from flyte_unified.plugins.pods.reading import OURS
 from flyte_unified.plugins.pods.scheduling import mount
 
@@ -49,8 +49,11 @@ def is_raw(template: tasks_pb2.TaskTemplate, primary: Mapping[str, Any]) -> bool
     return not any(posixpath.basename(word) in RUNTIMES or word in _MODULES for word in words)
 
 
-def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, data: DataSide, env: Sequence[Any]) -> None:
-    """The containers that move data, and the volumes that they share with the primary one. Raises InvalidArgument."""
+def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, data: DataSide, store: Json) -> None:
+    """The containers that move data, and the volumes that they share with the primary one. Raises InvalidArgument.
+
+    ``store`` is the ``env`` and ``envFrom`` by which they reach it.
+    """
     if not data.image:
         raise InvalidArgument(
             f"container {primary.get('name')!r} runs an image without Flyte's runtime; "
@@ -63,14 +66,14 @@ def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, 
     if interface.inputs.variables:
         path = asked.input_path or data.input_path
         mount(spec, primary, {"name": _INPUTS, "emptyDir": {}}, path, field="data_config.input_path")
-        before.append(_ours(DOWNLOADER, _download(context, asked, path), _INPUTS, path, data=data, env=env))
+        before.append(_ours(DOWNLOADER, _download(context, asked, path), _INPUTS, path, data=data, store=store))
     path = asked.output_path or data.output_path
     mount(spec, primary, {"name": _OUTPUTS, "emptyDir": {}}, path, field="data_config.output_path")
-    uploader = _ours(UPLOADER, _upload(context, path), _OUTPUTS, path, data=data, env=env)
+    uploader = _ours(UPLOADER, _upload(context, path), _OUTPUTS, path, data=data, store=store)
     mount(spec, uploader, {"name": _STATE, "emptyDir": {}}, _STATE_PATH, field="data_config")
     uploader |= {"restartPolicy": "Always", "lifecycle": {"postStart": {"exec": {"command": _WAIT}}}}
     spec["initContainers"] = [uploader, *before, *(spec.get("initContainers") or ())]
-    spec["terminationGracePeriodSeconds"] = int(data.timeout)
+    spec["terminationGracePeriodSeconds"] = max(int(data.timeout), spec.get("terminationGracePeriodSeconds") or 0)
 
 
 def _download(context: TaskContext, asked: tasks_pb2.DataLoadingConfig, path: str) -> list[str]:
@@ -98,14 +101,14 @@ def _upload(context: TaskContext, path: str) -> list[str]:
     ]
 
 
-def _ours(name: str, args: list[str], volume: str, path: str, *, data: DataSide, env: Sequence[Any]) -> dict[str, Any]:
+def _ours(name: str, args: list[str], volume: str, path: str, *, data: DataSide, store: Json) -> dict[str, Any]:
     amounts = {"cpu": data.cpu, "memory": data.memory}
     return {
         "name": name,
         "image": data.image,
         "command": list(data.command),
         "args": args,
-        "env": list(env),
+        **store,
         "resources": {"requests": amounts, "limits": amounts},
         "volumeMounts": [{"name": volume, "mountPath": path}],
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -29,7 +29,7 @@ def interruptible(context: TaskContext, config: PodConfig) -> bool:
         wanted = metadata.interruptible
     else:
         wanted = config.interruptible
-    return wanted and context.action.system_failures < config.interruptible_failures
+    return wanted and not 0 < config.interruptible_failures <= context.action.system_failures
 
 
 def place(spec: dict[str, Any], *, config: PodConfig, may_vanish: bool) -> None:

@@ -118,3 +118,12 @@ def test_nodes_that_may_vanish(task: bool | None, run: bool | None, default: boo
     ).manifest["spec"]
     assert found["nodeSelector"] == ({"pool": "tasks"} | spot if expected else {"pool": "tasks"})
     assert ("tolerations" in found) is expected
+
+
+def test_an_action_may_stay_where_it_is_interrupted():
+    """With 0 it never leaves such nodes, however often they are lost."""
+    context = context_of(spec(), attempt=9, system_failures=8)
+    found = pod_of(context, interruptible=True, interruptible_failures=0, interruptible_selector={"spot": "true"}).manifest[
+        "spec"
+    ]
+    assert found["nodeSelector"] == {"spot": "true"}

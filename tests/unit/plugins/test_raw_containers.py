@@ -81,3 +81,13 @@ def test_which_images_have_a_runtime(args: list[str], raw: bool):
     if raw:
         assert "kubernetes.data_image" in refused({"container": {"image": "i", "args": args}})
         assert [container["name"] for container in found["initContainers"]] == ["flyte-data-upload"], "it has no inputs"
+
+
+def test_the_store_s_keys_are_a_reference():
+    """A Secret object's entries: for what reaches the store, and nothing else."""
+    source = [{"secretRef": {"name": "store-keys"}}]
+    found = built(data=DATA, store_secret="store-keys")
+    assert found["containers"][0]["envFrom"] == source
+    found = pod_of(context_of(raw_task()), data=DATA, store_secret="store-keys").manifest["spec"]
+    assert "envFrom" not in found["containers"][0]
+    assert [container["envFrom"] for container in found["initContainers"]] == [source, source]
