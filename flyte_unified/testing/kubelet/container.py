@@ -28,7 +28,10 @@ from flyte_unified.testing.kubelet.status import UNKNOWN, Container, Running, Te
 
 _log = structlog.get_logger(__name__)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_START = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process"  # noqa: E501
+_START = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
+    "runc create failed: unable to start container process"
+)
 _LOST = "The container could not be located when the pod was terminated"
 _RUNTIME = "a0"
 """The SDK's program, which a fork server can start."""
@@ -126,7 +129,7 @@ class ContainerLife:
     async def _start(self) -> Run:
         container = self.container
         await self._pulled()
-        self._sandbox = await self._configured(self._prepare)
+        self._sandbox = await self._configured()
         number = container.restarts
         self._say("Created", f"Created container: {container.name}")
         run_id = f"{self._home.uid}.{container.name}.{number}"
@@ -165,16 +168,19 @@ class ContainerLife:
         self._say("Failed", f"Error: {error.reason}", warning=True)
         self._wait(error.reason, error.message)
         if error.reason == "ErrImagePull":
-            await asyncio.sleep(self._services.pace.retry if pause > self._services.pace.retry else pause / 2)
+            seen = min(pause / 2, self._services.pace.retry)
+            await asyncio.sleep(seen)
+            pause -= seen
             self._say("BackOff", f'Back-off pulling image "{image}"')
             self._say("Failed", "Error: ImagePullBackOff", warning=True)
             self._wait("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {error.message}')
         await asyncio.sleep(pause)
 
-    async def _configured(self, prepare: Callable[[Sources], Sandbox]) -> Sandbox:
+    async def _configured(self) -> Sandbox:
+        """The sandbox, when everything that the container refers to is there."""
         while True:
             try:
-                return await asyncio.to_thread(prepare, await self._home.sources())
+                return await asyncio.to_thread(self._prepare, await self._home.sources())
             except (ConfigError, volumes.MountError) as error:
                 self._say("Failed", f"Error: {error.message}", warning=True)
                 self._wait("CreateContainerConfigError", error.message)

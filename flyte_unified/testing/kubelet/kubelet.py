@@ -80,7 +80,6 @@ class Kubelet:
         self.events = Recorder(kube, component="kubelet", host=name, clock=self._clock)
         self._server = Server(self._logs, directory=directory, clock=self._clock)
         self._services = Services(
-            node=name,
             kube=kube,
             runtime=self.runtime,
             images=self.images,

@@ -7,7 +7,7 @@ however many changes led to it. What the node does to a pod (eviction, the deadl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 
 from flyte_unified.core.clock import SECOND, Micros
-from flyte_unified.kube.errors import Conflict, KubeError, Missing
+from flyte_unified.kube.errors import Missing
 from flyte_unified.kube.kinds import CONFIG_MAPS, PODS, SECRETS, Object
 from flyte_unified.testing.kubelet import environment, volumes
 from flyte_unified.testing.kubelet.container import ContainerLife, Home
 from flyte_unified.testing.kubelet.environment import Sources
-from flyte_unified.testing.kubelet.services import Backoff, Services
+from flyte_unified.testing.kubelet.services import Services, insist
 from flyte_unified.testing.kubelet.status import Container, Facts, Running, Terminated, Verdict, Waiting, pod_status
 from flyte_unified.testing.kubelet.writer import StatusWriter
 
@@ -180,7 +180,9 @@ class PodLife:
         grace = self._grace if self._grace is not None else self._spec_grace()
         await asyncio.gather(*(self.lives[c.name].stop(grace) for c in self._containers if c.role != "sidecar"))
         await self._stop("sidecar", max(1.0, grace - (self._services.clock.monotonic() - begun)) if grace else 0.0)
-        if all(c.succeeded or c.started or isinstance(c.state, Terminated) for c in self._containers if c.role != "main"):
+        if all(
+            c.succeeded if c.role == "init" else isinstance(c.state, Terminated) for c in self._containers if c.role != "main"
+        ):
             for life in self.lives.values():
                 life.lose()
 
@@ -199,17 +201,17 @@ class PodLife:
 
     async def _delete(self) -> None:
         """The last word of a kubelet: the object is deleted without grace."""
-        metadata = self.pod["metadata"]
-        backoff = Backoff(self._services.pace.write, self._services.pace.write_most)
-        while not self._absent.is_set():
-            try:
-                await self._services.kube.delete(PODS, metadata["name"], namespace=metadata["namespace"], uid=self.uid, grace=0)
-            except (Missing, Conflict):
-                return
-            except KubeError as error:
-                await asyncio.sleep(max(error.retry_after or 0.0, backoff.next()))
-            else:
-                return
+        name, namespace = self.pod["metadata"]["name"], self.pod["metadata"]["namespace"]
+        delete = self._services.kube.delete
+        deleting = asyncio.create_task(
+            insist(lambda: delete(PODS, name, namespace=namespace, uid=self.uid, grace=0), self._services.pace),
+            name=f"delete {namespace}/{name}",
+        )
+        absent = asyncio.create_task(self._absent.wait(), name="absent")
+        try:
+            await asyncio.wait({deleting, absent}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancelled(deleting, absent)
 
     # Volumes and references
 
@@ -222,20 +224,20 @@ class PodLife:
             await asyncio.Event().wait()
         directory = self._services.pod_directory(self.uid) / "volumes"
         for volume in needed:
-            await self._patiently(lambda volume=volume: self._set_up_one(volume, directory))  # type: ignore[misc]
+            await self._set_up_one(volume, directory)
 
     async def _set_up_one(self, volume: Object, directory: Path) -> None:
-        sources = await self._sources()
-        self._places[volume["name"]] = await asyncio.to_thread(
-            volumes.set_up, volume, directory, pod=self.pod, sources=sources, capacity=self._services.allocatable
-        )
-
-    async def _patiently(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Returns when the volume is there, and what it is made of before it."""
         while True:
+            sources = await self._sources()
             try:
-                return await attempt()
+                self._places[volume["name"]] = await asyncio.to_thread(
+                    volumes.set_up, volume, directory, pod=self.pod, sources=sources, capacity=self._services.allocatable
+                )
             except volumes.MountError as error:
                 self._services.events.say(self.pod, "FailedMount", error.message, warning=True)
+            else:
+                return
             await asyncio.sleep(self._services.pace.retry)
 
     async def _sources(self) -> Sources:
@@ -246,17 +248,13 @@ class PodLife:
         return found
 
     async def _read(self, kind: str, name: str) -> dict[str, bytes] | None:
-        backoff = Backoff(self._services.pace.write, self._services.pace.write_most)
         where = SECRETS if kind == "Secret" else CONFIG_MAPS
-        while True:
-            try:
-                obj = await self._services.kube.get(where, name, namespace=self.pod["metadata"]["namespace"])
-            except Missing:
-                return None
-            except KubeError as error:
-                await asyncio.sleep(max(error.retry_after or 0.0, backoff.next()))
-            else:
-                return environment.decoded({**obj, "kind": kind})
+        namespace = self.pod["metadata"]["namespace"]
+        try:
+            obj = await insist(lambda: self._services.kube.get(where, name, namespace=namespace), self._services.pace)
+        except Missing:
+            return None
+        return environment.decoded({**obj, "kind": kind})
 
     # Its status
 

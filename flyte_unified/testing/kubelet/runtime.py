@@ -19,7 +19,6 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
-from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.launchers.processes import facts, logs
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
@@ -225,8 +224,3 @@ class Runtime:
         except TimeoutError:
             return "a mount did not come to an end"
         return output if code else ""
-
-
-def ended_at(exited: Exited, now: Micros) -> Micros:
-    """When a process ended; now for one that never was."""
-    return Micros(exited.at) if exited.at else now

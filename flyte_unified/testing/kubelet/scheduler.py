@@ -16,7 +16,7 @@ import structlog
 
 from flyte_unified.core.clock import Clock, SystemClock
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.errors import Conflict, Exists, Invalid, KubeError, Missing
+from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import NODES, PODS, Kind, Object, key_of
 from flyte_unified.testing.kubelet.affinity import selected, untolerated
@@ -160,10 +160,9 @@ class Scheduler:
         self._bound[uid] = node
         try:
             await self._kube.create(kind, binding, namespace=namespace)
-        except (Missing, Conflict, Exists, Invalid) as error:  # it was deleted, or somebody else bound it
-            _log.debug("a pod is not bound", pod=name, error=error.message)
+        except Missing:
             return False
-        except KubeError:
+        except KubeError:  # a Conflict too: somebody else may have bound it, or not, which the informer will tell
             del self._bound[uid]
             raise
         self._told.pop(uid, None)
@@ -182,7 +181,7 @@ class Scheduler:
         patch = {"metadata": {"uid": uid}, "status": {"conditions": [*others, condition]}}
         try:
             await self._kube.patch(PODS, name, patch, namespace=namespace, subresource="status")
-        except (Missing, Conflict):
+        except Missing:
             return
         self._told[uid] = why
         self._events.say(pod, "FailedScheduling", why, warning=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from flyte_unified.core.clock import Clock
 from flyte_unified.kube.client import Kube
+from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.testing.kubelet.events import Recorder
 from flyte_unified.testing.kubelet.images import Images
 from flyte_unified.testing.kubelet.runtime import Runtime
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,6 @@ class Pace:
 class Services:
     """One node's."""
 
-    node: str
     kube: Kube
     runtime: Runtime
     images: Images
@@ -72,3 +75,15 @@ class Backoff:
 
     def reset(self) -> None:
         self._next = self._first
+
+
+async def insist(call: Callable[[], Awaitable[Answer]], pace: Pace) -> Answer:
+    """Repeat a call until the API server answers it well. Raises Missing."""
+    backoff = Backoff(pace.write, pace.write_most)
+    while True:
+        try:
+            return await call()
+        except Missing:
+            raise
+        except KubeError as error:
+            await asyncio.sleep(max(error.retry_after or 0.0, backoff.next()))

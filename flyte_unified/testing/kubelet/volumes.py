@@ -17,6 +17,7 @@ from flyte_unified.testing.kubelet.environment import (
     ConfigError,
     Object,
     Sources,
+    containers,
     expanded,
     pod_field,
     resource_field,
@@ -43,8 +44,7 @@ class Mount:
 
 def used(pod: Object) -> list[Object]:
     """The pod's volumes that a container mounts, but for the service account's token."""
-    containers = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
-    names = {mount["name"] for container in containers for mount in _mounts(container)}
+    names = {mount["name"] for container in containers(pod) for mount in _mounts(container)}
     return [volume for volume in pod["spec"].get("volumes") or () if volume["name"] in names]
 
 

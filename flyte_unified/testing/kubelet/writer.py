@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.errors import Conflict, Forbidden, Invalid, KubeError, Missing
+from flyte_unified.kube.errors import Forbidden, Invalid, KubeError, Missing
 from flyte_unified.kube.kinds import PODS
 from flyte_unified.testing.kubelet.environment import Object
 from flyte_unified.testing.kubelet.services import Backoff, Pace
@@ -19,7 +19,10 @@ _GATHER = 0.005
 
 
 class StatusWriter:
-    """Writes what ``status`` gives for ``pod`` after each ``changed``. ``gone`` is set when there is no such pod any more."""
+    """Writes what ``status`` gives for ``pod`` after each ``changed``, until ``gone`` is set: there is no such pod any more.
+
+    A pod of the same name with another uid is a Conflict, as a write that lost is: whoever follows the pods knows which.
+    """
 
     def __init__(self, pod: Object, status: Callable[[], Object], *, kube: Kube, pace: Pace) -> None:
         self.gone = asyncio.Event()
@@ -65,6 +68,8 @@ class StatusWriter:
             await asyncio.sleep(_GATHER)
             self._dirty.clear()
             status = self._status()
+            if self.gone.is_set():
+                return
             if status != self._sent and not await self._write(status):
                 continue
             if not self._dirty.is_set():
@@ -76,7 +81,7 @@ class StatusWriter:
         try:
             name, namespace = metadata["name"], metadata["namespace"]
             written = await self._kube.patch(PODS, name, patch, namespace=namespace, subresource="status")
-        except (Missing, Conflict):
+        except Missing:
             self.gone.set()
             return True
         except KubeError as error:

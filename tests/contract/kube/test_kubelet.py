@@ -241,6 +241,18 @@ async def test_an_api_server_that_is_away_loses_nothing(world: World, fake: Fake
     assert phase(await world.until(ended)) == "Succeeded"
 
 
+async def test_writes_that_lose_are_repeated(world: World, fake: FakeKube):
+    """A storm of conflicts, and a server that has too much to do, delay a status and change nothing."""
+    fake.faults.conflict(4, lambda asked: asked.resource == "pods")
+    fake.faults.throttle(1, 1, lambda asked: asked.subresource == "status")
+    await world.run(sh("sleep 60"), wait=False)
+    await world.until(ready)
+    await world.delete(grace=1)
+    fake.faults.fail(500, 2, lambda asked: asked.verb == "delete")
+    fake.faults.conflict(2, lambda asked: asked.resource == "pods")
+    assert phase((await world.gone())[-1]) == "Failed"
+
+
 def test_names_that_no_image_can_have():
     """A registry's grammar; everything else is a name."""
     for name in ("busybox", "ghcr.io/flyteorg/flyte:py3.12-v2", "localhost:5000/a/b_c", "a@sha256:" + "0" * 64):

@@ -206,6 +206,7 @@ async def test_a_kubelet_that_lost_its_containers_says_so(world: World):
     await world.run(sh(FOREVER), wait=False)
     await world.says("up")
     await world.kubelet.leave()
+    await asyncio.to_thread(psutil.wait_procs, world.processes(), PATIENCE)
     shutil.rmtree(world.directory)
     world.kubelet = world.new_kubelet()
     await world.kubelet.start()
