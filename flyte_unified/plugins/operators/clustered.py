@@ -17,8 +17,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.plugins.api import Resource, State, TaskContext
 from flyte_unified.plugins.operators import parts
 from flyte_unified.plugins.operators.kinds import JOB_SET
-from flyte_unified.plugins.operators.roles import Role, Roles, command, manifest
-from flyte_unified.plugins.pods.build import PRIMARY
+from flyte_unified.plugins.operators.roles import Role, Roles, manifest
 from flyte_unified.plugins.pods.reading import mappings, whole
 
 WORKERS = "workers"
@@ -39,8 +38,7 @@ class Clustered:
         """Raises InvalidArgument naming the field."""
         task = parts.custom(context, clustered_pb2.ClusteredTaskSpec())
         _check(task)
-        command(context)
-        template = self._roles.template(context, Role(container=PRIMARY))
+        template = self._roles.template(context, Role())
         main = template.primary_container()
         ours = _environment(task)
         main["env"] = [entry for entry in main.get("env") or () if entry.get("name") not in {e["name"] for e in ours}] + ours

@@ -18,7 +18,7 @@ from flyte_unified.plugins.api import Resource, State, TaskContext
 from flyte_unified.plugins.operators import parts
 from flyte_unified.plugins.operators.config import OperatorConfig
 from flyte_unified.plugins.operators.kinds import DASK_JOB, resource_name
-from flyte_unified.plugins.operators.roles import Role, Roles, command, manifest
+from flyte_unified.plugins.operators.roles import Role, Roles, manifest
 from flyte_unified.plugins.pods.reading import mapping, moment, text
 
 RUNNER, SCHEDULER, WORKER = "job-runner", "scheduler", "dask-worker"
@@ -37,11 +37,12 @@ class Dask:
     def describe(self, context: TaskContext) -> Resource:
         """Raises InvalidArgument naming the field."""
         job = parts.custom(context, dask_pb2.DaskJob())
-        command(context)
         runner = self._roles.template(context, Role(container=RUNNER, steady=True))
         spec = {
             "job": manifest(runner),
-            "cluster": {"spec": {"scheduler": self._scheduler(context, job.scheduler), "worker": self._worker(context, job.workers)}},
+            "cluster": {
+                "spec": {"scheduler": self._scheduler(context, job.scheduler), "worker": self._worker(context, job.workers)}
+            },
         }
         return Resource(
             manifest=parts.resource(DASK_JOB, labels=runner.labels, annotations=runner.annotations, spec=spec),
@@ -99,7 +100,9 @@ class Dask:
             return parts.succeeded(ended)
         if said == "Failed":
             runner = text(status.get("jobRunnerPodName"))
-            return parts.failed("DaskJobFailed", f"the Dask job failed{f': its runner {runner} did' if runner else ''}", at=ended)
+            return parts.failed(
+                "DaskJobFailed", f"the Dask job failed{f': its runner {runner} did' if runner else ''}", at=ended
+            )
         phase = _PHASES.get(said, Phase.RUNNING)
         since = moment(status.get("startTime")) if phase is Phase.RUNNING else parts.created(job)
         uri = parts.address(self._config.dask_dashboard, job)

@@ -8,9 +8,9 @@ Sources: flyteidl2/plugins/{pytorch,mpi,tensorflow}.proto, flyteidl2/plugins/kub
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from flyteidl2.core import tasks_pb2
 from flyteidl2.plugins import common_pb2, mpi_pb2, pytorch_pb2, tensorflow_pb2
@@ -43,9 +43,11 @@ _CLEANING = {
     policy_pb2.CLEANPOD_POLICY_RUNNING: "Running",
     policy_pb2.CLEANPOD_POLICY_ALL: "All",
 }
-_JOB, _ROLE, _TYPE, _INDEX = (f"training.kubeflow.org/{label}" for label in ("job-name", "job-role", "replica-type", "replica-index"))
+_JOB, _ROLE, _TYPE, _INDEX = (
+    f"training.kubeflow.org/{label}" for label in ("job-name", "job-role", "replica-type", "replica-index")
+)
 
-_Asked = (
+_Asked: TypeAlias = (
     kf_pytorch_pb2.DistributedPyTorchTrainingReplicaSpec
     | kf_mpi_pb2.DistributedMPITrainingReplicaSpec
     | kf_tensorflow_pb2.DistributedTensorflowTrainingReplicaSpec
@@ -54,10 +56,9 @@ _Asked = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """The pods of one role. ``field`` is where the task says how many."""
+    """The pods of one role."""
 
     count: int
-    field: str = ""
     image: str = ""
     resources: tasks_pb2.Resources | None = None
     restarts: int = common_pb2.RESTART_POLICY_NEVER
@@ -190,7 +191,7 @@ def state(job: parts.Objects) -> State:
     match latest:
         case "":
             return State(phase=Phase.QUEUED, since=parts.created(job))
-        case "Created" | "Queuing":
+        case "Created":
             return State(phase=Phase.INITIALIZING, since=at, reason=reason)
         case "Suspended":
             return State(phase=Phase.WAITING_FOR_RESOURCES, since=at, reason=reason)
@@ -200,14 +201,14 @@ def state(job: parts.Objects) -> State:
 
 
 def _version(context: TaskContext) -> int:
-    version = context.spec.task_template.task_type_version
+    version: int = context.spec.task_template.task_type_version
     if version not in (0, 1):
         raise InvalidArgument(f"task_type_version: there is no version {version} of {context.spec.task_template.type!r} tasks")
     return version
 
 
 def _counted(count: int, field: str, *, least: int = 0, command: tuple[str, ...] | None = None) -> Replicas:
-    return Replicas(count=parts.at_least(count, least, field=field), field=field, command=command)
+    return Replicas(count=parts.at_least(count, least, field=field), command=command)
 
 
 def _asked(
@@ -218,7 +219,6 @@ def _asked(
     number = count if count is not None else parts.at_least(common.replicas, least, field=f"{field}.replicas")
     return Replicas(
         count=number,
-        field=field,
         image=common.image,
         resources=common.resources,
         restarts=common.restart_policy,
@@ -240,13 +240,12 @@ def _policy(policy: policy_pb2.RunPolicy | None) -> dict[str, Any]:
 
 
 def _elastic(config: pytorch_pb2.ElasticConfig | kf_pytorch_pb2.ElasticConfig, workers: int) -> dict[str, Any]:
-    said: Sequence[tuple[str, Any]] = (
-        ("rdzvBackend", config.rdzv_backend),
-        ("minReplicas", config.min_replicas or workers),
-        ("maxReplicas", config.max_replicas or workers),
-        ("nProcPerNode", config.nproc_per_node),
-    )
-    least, most = said[1][1], said[2][1]
+    least, most = config.min_replicas or workers, config.max_replicas or workers
     if not least <= workers <= most:
         raise InvalidArgument(f"custom.elasticConfig: {workers} workers are not between {least} and {most}")
-    return {key: value for key, value in said if value} | {"maxRestarts": max(0, config.max_restarts)}
+    said = {"rdzvBackend": config.rdzv_backend, "nProcPerNode": config.nproc_per_node}
+    return {key: value for key, value in said.items() if value} | {
+        "minReplicas": least,
+        "maxReplicas": most,
+        "maxRestarts": max(0, config.max_restarts),
+    }

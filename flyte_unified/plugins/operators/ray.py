@@ -31,7 +31,7 @@ from flyte_unified.plugins.pods.reading import mapping, moment, text
 
 HEAD, WORKER, SUBMITTER = "ray-head", "ray-worker", "ray-job-submitter"
 
-_HEAD_PARAMS = {"dashboard-host": "0.0.0.0", "disable-usage-stats": "true", "include-dashboard": "true"}  # noqa: S104  # within its pod
+_HEAD_PARAMS = {"dashboard-host": "0.0.0.0", "disable-usage-stats": "true", "include-dashboard": "true"}  # within its pod
 _WORKER_PARAMS = {"disable-usage-stats": "true"}
 _PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001))
 _UPSCALING = {
@@ -54,9 +54,7 @@ _PHASES = {
     "Waiting": Phase.INITIALIZING,
 }
 
-_SYSTEM = frozenset(
-    {"JobDeploymentStatusTransitionGracePeriodExceeded", "JobStatusCheckTimeoutExceeded", "SubmissionFailed"}
-)
+_SYSTEM = frozenset({"JobDeploymentStatusTransitionGracePeriodExceeded", "JobStatusCheckTimeoutExceeded", "SubmissionFailed"})
 """Reasons of KubeRay's for the end of a job whose program has not failed."""
 
 
@@ -69,9 +67,11 @@ class Ray:
         """Raises InvalidArgument naming the field."""
         job = parts.custom(context, ray_pb2.RayJob())
         cluster = job.ray_cluster
+        if not (entrypoint := command(context)):
+            raise InvalidArgument("container.args: a ray task needs a command, which is submitted to its cluster")
         head = self._head(context, cluster)
         spec: dict[str, Any] = {
-            "entrypoint": shlex.join(command(context)),
+            "entrypoint": shlex.join(entrypoint),
             "submissionMode": "K8sJobMode",
             "backoffLimit": 0,
             "shutdownAfterJobFinishes": True,
@@ -199,8 +199,9 @@ def _cluster(status: parts.Objects) -> str:
 
 def _runtime_env(job: ray_pb2.RayJob) -> str:
     """YAML; the older field has the same as JSON, which YAML includes."""
-    if job.runtime_env_yaml or not job.runtime_env:
-        return job.runtime_env_yaml
+    said: str = job.runtime_env_yaml
+    if said or not job.runtime_env:
+        return said
     try:
         return json.dumps(json.loads(base64.b64decode(job.runtime_env, validate=True)))
     except (binascii.Error, ValueError) as error:

@@ -27,8 +27,8 @@ from flyte_unified.plugins.pods.merge import merged
 class Role:
     """How pods of one role differ from the task's own."""
 
-    container: str
-    """What the primary container is called: operators find it by its name."""
+    container: str = ""
+    """What the primary container is called, where the operator finds it by its name; empty: as the task calls it."""
     command: tuple[str, ...] | None = None
     """In place of the task's; empty: the operator's or the image's own."""
     image: str = ""
@@ -67,12 +67,10 @@ class Roles:
 
 
 def command(context: TaskContext) -> tuple[str, ...]:
-    """The task's command line, variables put in. Raises InvalidArgument if it has none."""
+    """The task's command line, variables put in; empty: its image's own. Raises InvalidArgument."""
     spec, primary = own_pod(context.spec.task_template)
     main = _named(spec, primary)
     words = [str(word) for key in ("command", "args") for word in main.get(key) or ()]
-    if not words:
-        raise InvalidArgument(f"container {primary!r} has neither command nor args")
     return render(words, shared.variables(context))
 
 
@@ -84,7 +82,7 @@ def manifest(template: Template) -> dict[str, Any]:
 def _pod(task: tasks_pb2.TaskTemplate, role: Role) -> tasks_pb2.K8sPod:
     spec, primary = own_pod(task)
     main = _named(spec, primary)
-    main["name"] = role.container
+    main["name"] = name = role.container or primary
     if role.command is not None:
         main.pop("command", None)
         main["args"] = list(role.command)
@@ -92,7 +90,7 @@ def _pod(task: tasks_pb2.TaskTemplate, role: Role) -> tasks_pb2.K8sPod:
         main["image"] = role.image
     if role.resources is not None and (role.resources.requests or role.resources.limits):
         main["resources"] = resources.written(role.resources)
-    pod = tasks_pb2.K8sPod(primary_container_name=role.container, metadata=task.k8s_pod.metadata)
+    pod = tasks_pb2.K8sPod(primary_container_name=name, metadata=task.k8s_pod.metadata)
     if role.pod is not None:
         spec = merged(spec, _over(role.pod, role))
         pod.metadata.MergeFrom(role.pod.metadata)

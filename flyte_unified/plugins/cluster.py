@@ -1,0 +1,47 @@
+"""Which plugin a task type belongs to in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flyte_unified.plugins import sleep
+from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
+from flyte_unified.plugins.operators.operators import Operators
+from flyte_unified.plugins.pods.build import Pods
+
+_SLEEP = "core-sleep"
+
+
+def no_connectors(context: TaskContext) -> Job | Refusal | None:
+    """A cluster without any."""
+    return None
+
+
+class ClusterPlugins:
+    """``connectors`` describes what a connector runs, and is None for other task types: it is asked before a task with a
+    container becomes a pod, as a task may bring one and still be a connector's.
+    """
+
+    def __init__(
+        self,
+        *,
+        pods: Pods,
+        operators: Operators,
+        connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors,
+    ) -> None:
+        self._pods = pods
+        self._operators = operators
+        self._connectors = connectors
+
+    def describe(self, context: TaskContext) -> Work:
+        """What an attempt of this task is. Raises InvalidArgument for a template that no attempt could run."""
+        template = context.spec.task_template
+        if template.type == _SLEEP:
+            return sleep.describe(context)
+        if template.type in self._operators:
+            return self._operators.describe(context)
+        if (job := self._connectors(context)) is not None:
+            return job
+        if template.HasField("container") or template.HasField("k8s_pod"):
+            return self._pods.describe(context)
+        return Refusal("UnsupportedTaskType", f"a task of type {template.type!r} is run by a connector, and none is configured")
