@@ -166,6 +166,8 @@ class Objects:
         if change == "DELETED":
             if item is not None and item.uid == obj["metadata"]["uid"]:
                 item.obj, item.gone = obj, True
+                if item.released:
+                    del self._items[work]
                 self._poke(item)
             self._room.freed(obj["metadata"].get("namespace", ""))
             return
@@ -256,7 +258,7 @@ class Objects:
 
     def _plan(self, item: Item) -> _Plan:
         if item.ended:
-            return _Plan(self._release if item.forgotten else None, item.not_before)
+            return _Plan(self._release if item.forgotten and not item.released else None, item.not_before)
         if item.manifest is not None:
             return _Plan(self._create if item.grace is None else self._give_up, item.not_before)
         if item.obj is None:
@@ -271,7 +273,7 @@ class Objects:
             item.early = self._logs.begin(item.place)
         wall = math.inf if state.again is None else self._now() + (state.again - now) / SECOND
         look = min(wall, item.tell_at or math.inf)
-        if cascade or (item.grace is not None and not item.deleted):
+        if cascade or ((item.grace is not None or item.verdict is not None) and not item.deleted):
             return _Plan(self._delete, item.not_before, look)
         if item.started and item.place is None:
             return _Plan(self._locate, item.locate_at, look)
@@ -283,6 +285,11 @@ class Objects:
             return state if state.exit is not None else self._reader.gone(obj, now)
         if item.dying and item.stale == obj["metadata"]["resourceVersion"]:
             return replace(state, exit=None)
+        if state.exit is not None and state.exit.fault is not None:
+            until = self._reader.lingers(obj, now)
+            if until is not None:
+                item.verdict = item.verdict or state.exit
+                return replace(state, exit=None, again=until)
         return state
 
     def _cascades(self, item: Item) -> bool:
@@ -415,7 +422,9 @@ class Objects:
     async def _locate(self, item: Item) -> None:
         """Where the log is, when it is another object's; asked again, less and less often, until there is one."""
         assert item.obj is not None
-        found = await self._reader.locate(item.obj)
+        found = None
+        with suppress(KubeError):
+            found = await self._reader.locate(item.obj)
         if found is None:
             item.searches += 1
             item.locate_at = self._now() + pause(item.searches)
@@ -429,8 +438,7 @@ class Objects:
         assert item.obj is not None
         place = item.place or self._reader.place(item.obj)
         if place is None and item.started:
-            with suppress(KubeError):
-                await self._locate(item)
+            await self._locate(item)
             place = item.place
         if place is not None:
             await self._logs.keep(item.work, place, item.early)
@@ -438,7 +446,7 @@ class Objects:
         state = self._state(item, item.obj, now)
         if state.phase is Phase.RUNNING and not item.started:
             self._begin(item, state, now)
-        ending = state.exit or Exit()
+        ending = item.verdict or state.exit or Exit()
         if item.grace is not None:  # whoever had it killed knows why it ended
             ending = replace(ending, fault=None)
         self._end(item, ending, state.since or now, self._details(item, state))
@@ -462,7 +470,9 @@ class Objects:
                     item.obj = self._trim(there)
                     self._later(item, error)
                     return
-        del self._items[item.work]
+        if obj is None or item.gone:
+            del self._items[item.work]
+        item.released = True  # what is told of it until it is told to be gone is old news
 
     async def _there(self, item: Item) -> Object | None:
         try:

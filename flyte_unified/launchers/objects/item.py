@@ -14,7 +14,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.kube.kinds import Object
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.launchers.objects.logs import Early, Place
-from flyte_unified.plugins.api import State
+from flyte_unified.plugins.api import Exit, State
 
 _MOST_EVENTS = 50
 """Of the cluster's, told of one attempt."""
@@ -41,6 +41,9 @@ class Reader(Protocol):
 
     def place(self, obj: Object) -> Place | None:
         """The container whose log is the attempt's, once it has one, if it is the object's own."""
+
+    def lingers(self, obj: Object, now: Micros) -> Micros | None:
+        """Until when an object that was given up may still come to run; None: it may not."""
 
     def remains(self, obj: Object, *, faulty: bool) -> int | None:
         """In how many seconds what runs on after the attempt's end is to end; None: nothing does, or nobody minds.
@@ -70,6 +73,9 @@ class Item:
     ended: bool = False
     faulty: bool = False
     forgotten: bool = False
+    released: bool = False
+    verdict: Exit | None = None
+    """It was given up, and is deleted for that; its end is told when nothing can come of it any more."""
     grace: float | None = None
     """It is to be killed."""
     deleted: bool = False

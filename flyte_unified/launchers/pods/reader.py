@@ -6,7 +6,7 @@ from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_unified.core.clock import Micros
+from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.kube.kinds import Object
 from flyte_unified.launchers.objects.identity import WORK
 from flyte_unified.launchers.objects.logs import Place
@@ -61,6 +61,16 @@ class PodReader:
 
     def place(self, obj: Object) -> Place | None:
         return place(obj)
+
+    def lingers(self, obj: Object, now: Micros) -> Micros | None:
+        """An image may be there a moment later."""
+        facts = read(obj)
+        if facts.over or (facts.main is not None and facts.main.ended is not None):
+            return None
+        if facts.deleted is not None and not facts.node:
+            return None
+        until = Micros((facts.deleted or now) + int(self._patience.lost * SECOND))
+        return until if until > now else None
 
     def remains(self, obj: Object, *, faulty: bool) -> int | None:
         """Other containers; or all, of a pod that was given up."""

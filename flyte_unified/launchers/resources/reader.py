@@ -74,6 +74,10 @@ class ResourceReader:
     def place(self, obj: Object) -> Place | None:
         return None
 
+    def lingers(self, obj: Object, now: Micros) -> Micros | None:
+        """A failure is told by its operator, and its log is still to be read."""
+        return None
+
     def remains(self, obj: Object, *, faulty: bool) -> int | None:
         """What has ended of itself its operator tidies up."""
         return 0 if faulty and "deletionTimestamp" not in obj["metadata"] else None

@@ -117,8 +117,9 @@ async def test_a_quota_holds_attempts_up_and_costs_nothing(stand: Stand, kube: K
     await kube.create(QUOTAS, quota | {"spec": {"hard": {"pods": "1"}}})
     works = [WorkId(RUN.action(f"a{number}"), 1) for number in range(4)]
     names = {work: await stand.launch(work) for work in works}
-    await stand.seen(names[works[0]])
-    for work in works[1:]:
+    await stand.seen_any(names.values())
+    in_first = {pod["metadata"]["name"] for pod in fake.objects("pods", namespace=namespace)}
+    for work in [work for work in works if names[work] not in in_first]:
         progress = await stand.until(Progress, work)
         assert progress.phase is Phase.WAITING_FOR_RESOURCES
         assert "exceeded quota: few" in cluster_events(progress)[0]
@@ -154,6 +155,19 @@ async def test_events_of_the_cluster_ride_along(stand: Stand, kube: Kube, namesp
     await kube.create(EVENTS, event_of(other, "e11", "this pod's"))
     await stand.told("this pod's")
     assert "not this pod's" not in [message for event in stand.events for message in cluster_events(event)]
+
+
+async def test_a_pod_that_is_given_up_can_run_no_more(stand: Stand):
+    """It is deleted first, and its end is told with the reason when that is done: the next attempt has it to itself."""
+    name = await stand.launch()
+    await stand.seen(name)
+    await stand.status(name, waiting("InvalidImageName", "no such image name"), phase="Pending")
+    await stand.seen(name, lambda pod: "deletionTimestamp" in pod["metadata"])
+    assert not stand.of(Ended)
+    await stand.status(name, waiting("InvalidImageName"), phase="Failed")
+    fault = (await stand.until(Ended)).exit.fault
+    assert fault is not None
+    assert (fault.code, fault.failure, fault.retryable) == ("InvalidImageName", Failure.USER, False)
 
 
 async def test_containers_that_run_on_are_ended(stand: Stand):
