@@ -133,7 +133,7 @@ class ContainerLife:
         number = container.restarts
         self._say("Created", f"Created container: {container.name}")
         run_id = f"{self._home.uid}.{container.name}.{number}"
-        run = self._services.runtime.launch(run_id, number, await asyncio.to_thread(self._work, self._sandbox, run_id, number))
+        run = self._services.runtime.launch(await asyncio.to_thread(self._work, self._sandbox, run_id, number))
         for old in self._runs[:-1]:
             self._services.runtime.forget(old)
         self._runs = [*self._runs[-1:], run]
@@ -381,11 +381,8 @@ class ContainerLife:
 
     def _adopt(self) -> None:
         """Find the runs of this container that an earlier kubelet started."""
-        prefix = f"{self._home.uid}.{self.container.name}."
-        found = [
-            run for run in self._services.runtime.runs.values() if run.id.startswith(prefix) and run.id[len(prefix) :].isdigit()
-        ]
-        self._runs = sorted(found, key=lambda run: run.number)[-2:]
+        found = self._services.runtime.runs.get(f"{self._home.uid}.{self.container.name}", {})
+        self._runs = [run for _, run in sorted(found.items())][-2:]
         container = self.container
         if not self._runs:
             if isinstance(container.state, Running):  # the machine was started anew, say

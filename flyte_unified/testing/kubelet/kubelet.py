@@ -265,8 +265,8 @@ class Kubelet:
 
     async def _end_strays(self) -> None:
         """What is left of pods that were deleted while no kubelet was here."""
-        for run in list(self.runtime.runs.values()):
-            if run.id.partition(".")[0] not in self._pods:
+        for run in [run for runs in self.runtime.runs.values() for run in runs.values()]:
+            if run.container.partition(".")[0] not in self._pods:
                 await self.runtime.kill(run, 0)
                 await asyncio.shield(run.exited)
                 self.runtime.forget(run)

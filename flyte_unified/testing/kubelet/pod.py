@@ -216,14 +216,13 @@ class PodLife:
     # Volumes and references
 
     async def _set_up(self) -> None:
-        needed = volumes.used(self.pod)
-        if needed and self._services.runtime.mount_refusal and not all("hostPath" in volume for volume in needed):
+        if self._services.runtime.mount_refusal and volumes.mapped(self.pod):
             why = f"this node cannot give containers their volumes: {self._services.runtime.mount_refusal}"
             self._services.events.say(self.pod, "UnexpectedAdmissionError", why, warning=True)
             self.judge(Verdict("UnexpectedAdmissionError", f"Pod was rejected: {why}"), grace=0)
             await asyncio.Event().wait()
         directory = self._services.pod_directory(self.uid) / "volumes"
-        for volume in needed:
+        for volume in volumes.used(self.pod):
             await self._set_up_one(volume, directory)
 
     async def _set_up_one(self, volume: Object, directory: Path) -> None:

@@ -76,7 +76,7 @@ class Sandbox:
 class Run:
     """One run of a container: a process. Both futures get their result, whatever happens."""
 
-    id: str
+    container: str
     number: int
     started: asyncio.Future[Started | Adopted] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     exited: asyncio.Future[Exited] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -84,13 +84,18 @@ class Run:
     """Why the process could not even be asked for."""
     launching: asyncio.Task[None] | None = None
 
+    @property
+    def id(self) -> str:
+        return f"{self.container}.{self.number}"
+
 
 class Runtime:
     """All containers of one node, known by ids made of the pod's uid, the container's name and the number of the run."""
 
     def __init__(self, directory: Path, *, ephemeral: bool) -> None:
         self.directory = directory
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, dict[int, Run]] = {}
+        """By container (the pod's uid and the container's name, with a dot between) and number."""
         self.mount_refusal = ""
         """Why containers cannot have mounts of their own here; empty if they can."""
         self._execs = itertools.count(1)
@@ -116,10 +121,10 @@ class Runtime:
         await self._launcher.close()
         await self._settle()
 
-    def launch(self, id: str, number: int, work: ProcessWork) -> Run:  # noqa: A002 - the container's id
-        """Start a process for the container ``id``. It may fail, which its exit tells."""
-        run = self.runs[id] = Run(id, number)
-        run.launching = asyncio.create_task(self._launch(run, work), name=f"launch {id}")
+    def launch(self, work: ProcessWork) -> Run:
+        """Start a process. It may fail, which its exit tells."""
+        run = self._run(work.id)
+        run.launching = asyncio.create_task(self._launch(run, work), name=f"launch {work.id}")
         return run
 
     async def kill(self, run: Run, grace: float) -> None:
@@ -150,7 +155,10 @@ class Runtime:
 
     def forget(self, run: Run) -> None:
         """Nothing of ``run`` is needed any more."""
-        self.runs.pop(run.id, None)
+        of_container = self.runs.get(run.container, {})
+        of_container.pop(run.number, None)
+        if not of_container:
+            self.runs.pop(run.container, None)
         self._launcher.forget(run.id)
 
     def follow(self, run_id: str, path: Path, *, offset: int, wait: bool) -> AsyncIterator[logs.Batch]:
@@ -196,9 +204,12 @@ class Runtime:
             run.failure = error.message
             self._hear(Exited(run.id, None, None, 0, 0, oom=False, known=False))
 
+    def _run(self, run_id: str) -> Run:
+        container, _, number = run_id.rpartition(".")
+        return self.runs.setdefault(container, {}).setdefault(int(number), Run(container, int(number)))
+
     def _hear(self, event: WorkEvent) -> None:
-        if (run := self.runs.get(event.id)) is None:
-            run = self.runs[event.id] = Run(event.id, int(event.id.rpartition(".")[2]))
+        run = self._run(event.id)
         if isinstance(event, Exited):
             if not run.started.done():
                 run.started.set_result(Started(event.id, 0, event.at))
@@ -208,7 +219,10 @@ class Runtime:
             run.started.set_result(event)
 
     async def _settle(self) -> None:
-        tasks = [*self._ends, *(run.launching for run in self.runs.values() if run.launching is not None)]
+        tasks = [
+            *self._ends,
+            *(run.launching for runs in self.runs.values() for run in runs.values() if run.launching is not None),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -48,6 +48,13 @@ def used(pod: Object) -> list[Object]:
     return [volume for volume in pod["spec"].get("volumes") or () if volume["name"] in names]
 
 
+def mapped(pod: Object) -> bool:
+    """Whether a container is to see something else at a path than the machine does."""
+    paths = {volume["name"]: (volume.get("hostPath") or {}).get("path") for volume in used(pod)}
+    every = [mount for container in containers(pod) for mount in _mounts(container)]
+    return any(mount.get("readOnly") or paths.get(mount["name"]) != mount["mountPath"] for mount in every)
+
+
 def set_up(volume: Object, directory: Path, *, pod: Object, sources: Sources, capacity: Mapping[str, str]) -> Path:
     """Make ``volume`` in ``directory``, unless it is there. Returns its place. Raises MountError."""
     kind = next((kind for kind in volume if kind != "name"), "emptyDir")

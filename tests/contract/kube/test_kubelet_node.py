@@ -20,7 +20,6 @@ from flyte_unified.kube.errors import Invalid, Missing
 from flyte_unified.kube.kinds import LEASES, NODES, PODS
 from flyte_unified.testing.fake_kube import FakeKube
 from flyte_unified.testing.kubelet import Kubelet, lose
-from tests.contract.kube.conftest import REAL
 from tests.contract.kube.nodes import (
     PATIENCE,
     QUICK,
@@ -308,7 +307,7 @@ async def test_the_kubelet_s_port_speaks_both(world: World):
 async def test_the_command(kube: Kube, cluster: FakeKube | None, namespace: str, tmp_path: Path):
     """``python -m flyte_unified.testing.kubelet`` is a node until it is told to stop."""
     name = unique("node")
-    kubeconfig = str(tmp_path / "kubeconfig") if cluster else REAL
+    kubeconfig = str(tmp_path / "kubeconfig") if cluster else os.environ["FLYTE_TEST_KUBECONFIG"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "flyte_unified.testing.kubelet", "--kubeconfig", kubeconfig, "--name", name),
         stdout=asyncio.subprocess.PIPE,
