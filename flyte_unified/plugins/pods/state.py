@@ -111,8 +111,7 @@ def _without_runtime(facts: Facts, end: Ended, ending: Exit) -> Exit:
     """
     if end.code == 0:
         uploader = _uploader(facts)
-        lost = uploader is not None and uploader.ended is not None and uploader.ended.code != 0
-        if not lost or uploader is None or uploader.ended is None:
+        if uploader is None or uploader.ended is None or uploader.ended.code == 0:
             return ending
         told = f"the outputs could not be stored: {uploader.ended.message or uploader.ended.reason}"
         return replace(ending, fault=ending.fault or fault("OutputUploadFailed", told, Failure.SYSTEM))
