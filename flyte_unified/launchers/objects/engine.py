@@ -234,13 +234,13 @@ class Objects:
         if following is not None:
             self._poke(item)
 
-    def _later(self, item: Item, error: Exception, *, after: float = 0.0) -> None:
+    def _later(self, item: Item, error: Exception) -> None:
         """The next step is not taken for a while."""
         item.failures += 1
         if item.failures == 1:
             _log.info("tried again later", kind=self._kind.kind, name=f"{item.namespace}/{item.name}", why=str(error))
         told = error.retry_after if isinstance(error, KubeError) else None
-        item.not_before = self._now() + max(after, told or 0.0, pause(item.failures))
+        item.not_before = self._now() + max(told or 0.0, pause(item.failures))
 
     # What is next
 
@@ -294,7 +294,11 @@ class Objects:
 
     def _cascades(self, item: Item) -> bool:
         """Whether somebody else's deletion is to be made one that waits for what the object made."""
-        if self._reader.propagation != "Foreground" or item.obj is None or not item.dying or item.gone or item.deleted:
+        return item.dying and not item.gone and not item.deleted and self._abandons(item)
+
+    def _abandons(self, item: Item) -> bool:
+        """Whether what the object made would be left to run when it is deleted, as things stand."""
+        if self._reader.propagation != "Foreground" or item.obj is None:
             return False
         return "foregroundDeletion" not in (item.obj["metadata"].get("finalizers") or ())
 
@@ -303,8 +307,7 @@ class Objects:
     def _tell(self, item: Item, state: State, now: Micros) -> None:
         """One event for each transition, and one for what was left to tell when nothing follows it."""
         if state.reason and not item.started:
-            event = run_definition_pb2.ClusterEvent(occurred_at=timestamp(state.since or now), message=state.reason)
-            item.hear(event)
+            item.hear(_event(state.reason, state.since or now))
         if state.phase is Phase.RUNNING:
             if not item.started:
                 self._begin(item, state, now)
@@ -386,7 +389,7 @@ class Objects:
             self._later(item, error)
         if meaning.reason and item.told is not Phase.WAITING_FOR_RESOURCES:
             item.told = Phase.WAITING_FOR_RESOURCES
-            item.hear(run_definition_pb2.ClusterEvent(occurred_at=timestamp(now), message=meaning.reason))
+            item.hear(_event(meaning.reason, now))
             self._progress(item, State(phase=item.told), now)
 
     async def _give_up(self, item: Item) -> None:
@@ -400,7 +403,8 @@ class Objects:
 
     async def _delete(self, item: Item) -> None:
         assert item.obj is not None
-        grace, item.stale = item.grace, item.obj["metadata"]["resourceVersion"]
+        grace = item.grace
+        item.stale = item.obj["metadata"]["resourceVersion"] if self._abandons(item) else ""
         await self._gone(item, None if grace is None else max(1, math.ceil(grace)))
         item.deleted = item.grace == grace
         item.failures, item.not_before = 0, 0.0
@@ -482,6 +486,12 @@ class Objects:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _event(message: str, at: Micros) -> run_definition_pb2.ClusterEvent:
+    return run_definition_pb2.ClusterEvent(
+        occurred_at=timestamp(at), message=message, type=run_definition_pb2.ClusterEvent.TYPE_NORMAL, count=1
+    )
 
 
 def _as_it_is(obj: Object) -> Object:

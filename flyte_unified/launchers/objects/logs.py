@@ -32,7 +32,7 @@ _PARALLEL = 16
 _SMALL = 1 << 20
 """Bytes of a log that are held for each of those read at one time; of one that is longer the rest waits for its turn."""
 _LAST_WORDS = 5.0
-"""Seconds that a stream may take to end after its container has."""
+"""Seconds that a stream may take to end after its container has; and a log that was read early to be read again."""
 
 
 class Place(NamedTuple):
@@ -117,18 +117,22 @@ class LogKeeper:
         return Early(log, asyncio.create_task(self._once(place, log, follow=True), name=f"last words of {place.pod}"))
 
     async def keep(self, work: WorkId, place: Place, early: Early | None = None) -> None:
-        """Returns when the log of a container that has ended is in the store, or what could not be had of it is told there."""
+        """Returns when the log of a container that has ended is in the store, or what could not be had of it is told there.
+
+        After an ``early`` reading that broke off not much is hoped for.
+        """
+        patience = self._patience if early is None else min(self._patience, _LAST_WORDS)
         if early is not None and await _ended(early):
             await self._put(work, early.log.content(), whole=True)
             return
         small = min(self._limit, _SMALL)
         async with self._turns:
-            log, lost = await self._read(place, small, stop=small < self._limit)
+            log, lost = await self._read(place, small, patience, stop=small < self._limit)
             if not log.lost or small == self._limit:
                 await self._finish(work, log, lost, early)
                 return
         async with self._large:
-            log, lost = await self._read(place, self._limit)
+            log, lost = await self._read(place, self._limit, patience)
             await self._finish(work, log, lost, early)
 
     async def _finish(self, work: WorkId, log: Bounded, lost: str, early: Early | None) -> None:
@@ -139,11 +143,13 @@ class LogKeeper:
             content += notice(rfc3339(self._clock.now()), f"the rest of the log is lost: {lost}") + b"\n"
         await self._put(work, content, whole=not lost)
 
-    async def _read(self, place: Place, limit: int, *, stop: bool = False) -> tuple[Bounded, str]:
+    async def _read(self, place: Place, limit: int, patience: float, *, stop: bool = False) -> tuple[Bounded, str]:
         """The log, and why it is not whole. With ``stop``, no further than to where something has no room."""
         log = Bounded(limit)
+        loop = asyncio.get_running_loop()
         waited, failures = 0.0, 0
         while True:
+            began = loop.time()
             try:
                 await self._once(place, log, stop=stop)
                 return log, ""
@@ -153,8 +159,8 @@ class LogKeeper:
                 failures += 1
                 wait = max(error.retry_after or 0.0, pause(failures))
                 # without an API server nothing ends, so that is waited for; a node is not for ever
-                waited += wait if error.status or isinstance(error, Silent) else 0.0
-                if waited > self._patience:
+                waited += loop.time() - began + wait if error.status or isinstance(error, Silent) else 0.0
+                if waited > patience:
                     return log, error.message
                 await asyncio.sleep(wait)
             except Missing:

@@ -34,9 +34,8 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Tried again after a pause, of at least ``after`` seconds. With a ``reason`` people should know."""
+    """Tried again after a pause. With a ``reason`` people should know."""
 
-    after: float = 0.0
     reason: str = ""
 
 
@@ -49,14 +48,14 @@ def meaning(error: KubeError, kind: Kind) -> Meaning:
         if _QUOTA in error.message:
             return Full(error.message)
         if any(words in error.message for words in _MENDABLE):
-            return Later(reason=error.message)
+            return Later(error.message)
         return _no_place(error) if _ENDING in error.message else _wrong(error)
     if isinstance(error, Missing):
         return _missing(error, kind)
     if isinstance(error, Invalid):
         return _wrong(error)
     if isinstance(error, Throttled | Away | Conflict | Forbidden):
-        return Later(after=error.retry_after or 0.0)
+        return Later()
     return Fault(code=error.reason or "Refused", message=error.message, failure=Failure.SYSTEM)
 
 

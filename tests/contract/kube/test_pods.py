@@ -198,17 +198,18 @@ async def test_a_long_log_loses_its_middle(kube: Kube, fake: FakeKube, namespace
     await stand.close()
 
 
-async def test_graces_end_by_themselves(kube: Kube, fake: FakeKube, namespace: str, tmp_path: Path):
-    """A pod that is deleted and of which its node says nothing more ends when patience does."""
-    stand = Stand(kube, namespace, tmp_path)
-    await stand.start()
+@pytest.mark.parametrize("killed", [False, True])
+async def test_graces_end_by_themselves(stand: Stand, kube: Kube, killed: bool):
+    """A pod that is deleted and of which its node says nothing more ends when patience does, and is removed by force."""
     name = await stand.launch()
     await stand.seen(name)
     await stand.run(name)
     await stand.until(Started)
-    await kube.delete(PODS, name, namespace=namespace, grace=1)
-    ended = await stand.until(Ended)
-    assert ended.exit.fault is not None and ended.exit.fault.failure is Failure.SYSTEM
+    await kube.delete(PODS, name, namespace=stand.namespace, grace=1)
+    if killed:  # which changes nothing
+        await stand.seen(name, lambda pod: "deletionTimestamp" in pod["metadata"])
+        await stand.launcher.kill(WORK, grace=5)
+    fault = (await stand.until(Ended)).exit.fault
+    assert killed or (fault is not None and fault.failure is Failure.SYSTEM)
     await stand.launcher.forget(WORK)
     await stand.seen(name, lambda pod: pod is None)
-    await stand.close()

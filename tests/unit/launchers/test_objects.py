@@ -10,7 +10,7 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.names import object_name
 from flyte_unified.kube.errors import Conflict, Forbidden, Invalid, KubeError, Missing, Throttled
-from flyte_unified.kube.kinds import PODS, Kind
+from flyte_unified.kube.kinds import Kind
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.launchers.objects import identity, refusals, times
 from flyte_unified.launchers.objects.logs import Bounded, address
@@ -62,6 +62,7 @@ def test_it_is_let_go_of_where_the_finalizer_stands() -> None:
         (Missing("no kind", status=404), "MissingOperator"),
         (Invalid("bad", status=422), "InvalidResource"),
         (Invalid("large", status=413), "EntityTooLarge"),
+        (Throttled("slowly", status=429, retry_after=7.0), refusals.Later),
         (Conflict("a quota changed", status=409), refusals.Later),
         (KubeError("teapot", status=418, reason="Teapot"), "Teapot"),
     ],
@@ -70,11 +71,6 @@ def test_refusals(error: KubeError, meaning: object) -> None:
     """What passes is tried again, what is wrong is a fault with a code."""
     found = refusals.meaning(error, Kind("ray.io", "v1", "RayJob", "rayjobs"))
     assert (found.code if isinstance(found, Fault) else type(found)) == meaning
-
-
-def test_a_server_says_when_to_try_again() -> None:
-    """Its time is kept."""
-    assert refusals.meaning(Throttled("slowly", status=429, retry_after=7.0), PODS) == refusals.Later(after=7.0)
 
 
 def test_an_unknown_operator_is_not_guessed() -> None:
