@@ -16,7 +16,7 @@ that a kubelet which is restarted finds containers, exits and logs again; it end
 SDK's ``a0`` from a fork server when ``warm`` is asked for. A second supervisor would have been a copy of it.
 
 **Volumes are mounts.** A container that is not warm enters a mount namespace of its own (``enter``), where its volumes lie at
-their mountPaths and its termination message has a file, and nothing of the machine's own is touched. It costs 30 ms of CPU.
+their mountPaths and its termination message has a file, and nothing of the machine's own is touched. It costs 40 ms of CPU.
 Where the kernel does not allow it, pods with volumes are refused; so a task that wants a warm start has none.
 """
 

@@ -6,7 +6,8 @@ directory) and ``failure`` (where to write why it could not be). The environment
 
 A mount needs a place to be mounted on, and ``/var/inputs`` has none on this machine. So the deepest directory that does
 exist is replaced, in this mount namespace alone, by a memory file system with every entry of the original bound into
-it; there the missing rest can be made. Nothing of the machine's own is written to.
+it; there the missing rest can be made. Nothing of the machine's own is written to; what it gets in that very directory later,
+the container does not see.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211

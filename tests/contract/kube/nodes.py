@@ -50,8 +50,13 @@ class World:
         for informer in self._informers:
             await informer.stop()
         await self.kubelet.stop(0)
-        assert not self.processes()
+        await self.emptied()
         assert not self.directory.exists()
+
+    async def emptied(self) -> None:
+        """No process of the node is left, once those that were told to have ended."""
+        _, alive = await asyncio.to_thread(psutil.wait_procs, self.processes(), PATIENCE)
+        assert not alive
 
     def processes(self) -> list[psutil.Process]:
         """What runs in the node's directory: its keeper, and containers, as far as they did not leave theirs."""

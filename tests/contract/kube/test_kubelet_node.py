@@ -71,7 +71,7 @@ async def test_a_node_that_leaves_ends_its_pods(world: World):
     pod = await world.until(ended)
     assert (phase(pod), pod["status"]["reason"]) == ("Failed", "Terminated")
     assert condition(pod, "DisruptionTarget")["reason"] == "TerminationByKubelet"
-    assert not world.processes()
+    await world.emptied()
 
 
 async def test_eviction(world: World):
@@ -141,7 +141,7 @@ async def test_a_lost_node(world: World):
     await world.run(sh(FOREVER), wait=False)
     await world.says("up")
     await world.kubelet.die()
-    assert not world.processes()
+    await world.emptied()
     await lose(world.kube, world.node)
     pod = await world.until(lambda p: p["metadata"].get("deletionTimestamp"))
     assert (phase(pod), condition(pod, "Ready")["status"]) == ("Running", "False")
@@ -205,7 +205,7 @@ async def test_a_kubelet_that_lost_its_containers_says_so(world: World):
     await world.run(sh(FOREVER), wait=False)
     await world.says("up")
     await world.kubelet.leave()
-    await asyncio.to_thread(psutil.wait_procs, world.processes(), PATIENCE)
+    await world.emptied()
     shutil.rmtree(world.directory)
     world.kubelet = world.new_kubelet()
     await world.kubelet.start()
