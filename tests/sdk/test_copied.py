@@ -46,6 +46,11 @@ def test_a_directory_is_what_would_be_uploaded(said: dict[str, Said]) -> None:
     assert not {"nowhere", "again", "pipe"} & set(said["relative"]["folder"])
 
 
+def test_a_copy_is_not_copied_into_itself(said: dict[str, Said]) -> None:
+    """A directory may hold the place where its copy is made."""
+    assert said["surrounding"]["folder"] == ["kept.txt"]
+
+
 def test_a_task_takes_itself_to_be_the_sdk_s_script(said: dict[str, Said]) -> None:
     """It sees the name of the console script, and no module of ours on its path."""
     name, ours = said["started"]["outputs"]

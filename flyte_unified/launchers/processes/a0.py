@@ -65,7 +65,8 @@ def _tree(blocking: Any, cls: Any, local_path: Any, place: str, *args: Any, **kw
     """The SDK would stop at a link to nothing, or at a pipe; of a directory that it is given it keeps the path."""
     import shutil
 
-    shutil.copytree(local_path, place, ignore=_not_uploaded)
+    copy = os.path.basename(os.path.dirname(place))  # a name like no other: raw data may lie in what is copied
+    shutil.copytree(local_path, place, ignore=lambda directory, names: [copy, *_not_uploaded(directory, names)])
     return blocking(cls, place, None, *args, **kwargs)
 
 

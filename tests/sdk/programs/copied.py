@@ -64,6 +64,15 @@ async def relative() -> tuple[Dir, File]:
 
 
 @env.task
+async def surrounding() -> Dir:
+    """The place of the copies themselves."""
+    raw = Path(flyte.ctx().raw_data_path.path)
+    raw.mkdir(parents=True)
+    (raw / "kept.txt").write_text("kept")
+    return await Dir.from_local(raw)
+
+
+@env.task
 async def started() -> tuple[str, list[str]]:
     return sys.argv[0], [path for path in sys.path if "launchers" in path]
 
@@ -110,6 +119,9 @@ if __name__ == "__main__":
     run.wait(quiet=True)
     folder, file = run.outputs()
     say("relative", folder=sorted(path.name for path in folder.walk_sync()), file=content(file))
+    run = flyte.run(surrounding)
+    run.wait(quiet=True)
+    say("surrounding", folder=[path.name for path in run.outputs()[0].walk_sync()])
     run = flyte.run(started)
     run.wait(quiet=True)
     say("started", outputs=list(run.outputs()))
