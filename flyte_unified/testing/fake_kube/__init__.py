@@ -3,8 +3,9 @@
     async with FakeKube.running() as cluster:
         config = cluster.kubeconfig(tmp_path / "config")
 
-Any client works against it, ``kubectl`` too. It runs no containers and has no scheduler: a kubelet, real or not, registers
-nodes and binds pods. ``cluster.faults`` makes it fail the ways a real one does.
+Any client that speaks JSON works against it, ``kubectl`` too (but for the few of its verbs that write protobuf, such as
+``create configmap``). It runs no containers and has no scheduler: a kubelet, real or not, registers nodes and binds pods.
+``cluster.faults`` makes it fail the ways a real one does.
 """
 
 from flyte_unified.testing.fake_kube.access import User

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from flyte_unified.testing.fake_kube.access import ADMIN, Access
 from flyte_unified.testing.fake_kube.admission import Admission
-from flyte_unified.testing.fake_kube.api import Api, Call
+from flyte_unified.testing.fake_kube.api import Api, Call, Deletion
 from flyte_unified.testing.fake_kube.collector import Collector
 from flyte_unified.testing.fake_kube.errors import no_resource
 from flyte_unified.testing.fake_kube.faults import Faults
@@ -98,8 +98,8 @@ class FakeKube:
         path.write_text(yaml.safe_dump(config))
         return path
 
-    def apply(self, content: Object) -> Object:
-        """Create or replace, under the same rules as a request. Raises ApiError."""
+    def apply(self, content: Object, *, subresource: str = "") -> Object:
+        """Create or replace, under the same rules as a request; ``subresource`` may be status. Raises ApiError."""
         resource = self._of_kind(content)
         meta = content.get("metadata", {})
         key = (meta.get("namespace") or "default" if resource.namespaced else "", meta.get("name", ""))
@@ -107,7 +107,22 @@ class FakeKube:
         if self.store.get(resource.shelf, key) is None:
             return self.api.create(resource, key[0], content, Call()).object()
         content["metadata"].setdefault("resourceVersion", str(self.api.get(resource, key).version))
-        return self.api.update(resource, key, content, Call()).object()
+        return self.api.update(resource, key, content, Call(), subresource=subresource).object()
+
+    def delete(
+        self,
+        plural: str,
+        name: str,
+        *,
+        namespace: str = "default",
+        group: str = "",
+        grace: int | None = None,
+        propagation: str = "",
+    ) -> None:
+        """Delete one object; ``grace`` in seconds, ``propagation`` as in DeleteOptions. Raises ApiError 404."""
+        resource = self._named(plural, group)
+        key = (namespace if resource.namespaced else "", name)
+        self.api.delete(resource, key, Deletion(grace=grace, propagation=propagation), Call())
 
     def get(self, plural: str, name: str, *, namespace: str = "default", group: str = "") -> Object:
         """One object. Raises ApiError 404."""

@@ -46,7 +46,9 @@ def check(content: Object, old: Object | None) -> list[Cause]:
     if sum(1 for version in versions if version.get("storage")) != 1:
         causes.append(invalid_value("spec.versions", versions, "must have exactly one version marked as storage version"))
     for index, version in enumerate(versions):
-        causes += _version(version, f"spec.versions[{index}]")
+        # A schema that is the only one is told of where it stood in older definitions.
+        place = "spec.validation.openAPIV3Schema" if len(versions) == 1 else f"spec.versions[{index}].schema.openAPIV3Schema"
+        causes += _version(version, f"spec.versions[{index}].schema.openAPIV3Schema", place)
     if old is not None:
         for field in ("group", "scope"):
             if spec.get(field) != old["spec"].get(field):
@@ -54,19 +56,16 @@ def check(content: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _version(version: Mapping[str, Any], path: str) -> Iterator[Cause]:
+def _version(version: Mapping[str, Any], path: str, place: str) -> Iterator[Cause]:
     schema = (version.get("schema") or {}).get("openAPIV3Schema")
-    where = f"{path}.schema.openAPIV3Schema"
     if schema is None:
-        yield required(where, "schemas are required")
+        yield required(path)
         return
-    if schema.get("type") != "object":
-        yield (
-            required(f"{where}.type", "must not be empty at the root")
-            if not schema.get("type")
-            else invalid_value(f"{where}.type", schema["type"], "must be object at the root")
-        )
-    yield from _structural(schema, where)
+    if not schema.get("type"):
+        yield required(f"{place}.type", "must not be empty at the root")
+    elif schema["type"] != "object":
+        yield invalid_value(f"{place}.type", schema["type"], "must be object at the root")
+    yield from _structural(schema, place)
 
 
 def _structural(schema: Schema, path: str) -> Iterator[Cause]:
@@ -110,6 +109,12 @@ def _resource(spec: Object, names: Object, version: Object, stored: str) -> Reso
         custom=True, schema=version["schema"]["openAPIV3Schema"], columns=tuple(version.get("additionalPrinterColumns") or ()),
         storage_version=stored,
     )  # fmt: skip
+
+
+def first_status(definition: Object) -> Object:
+    """Before anybody looked at the names: conditions are null, which clients must bear."""
+    stored = [version["name"] for version in definition["spec"].get("versions") or () if version.get("storage")]
+    return {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
 
 def established(definition: Object) -> Object:

@@ -166,6 +166,7 @@ INITIAL_STATUS: Mapping[tuple[str, str], Callable[[Object], Object]] = {
     (_APPS, "statefulsets"): lambda _: {"availableReplicas": 0, "replicas": 0},
     ("batch", "jobs"): lambda _: {},
     ("networking.k8s.io", "ingresses"): lambda _: {"loadBalancer": {}},
+    ("apiextensions.k8s.io", "customresourcedefinitions"): custom.first_status,
 }
 
 

@@ -74,6 +74,8 @@ def page(store: Store, resource: Resource, options: ListOptions) -> tuple[list[R
             raise _token_expired(store, start) from None
         raise
     found: list[Record] = []
+    if namespace := options.selection.namespace:
+        records = [record for record in records if record.key[0] == namespace]
     if start:
         records = [record for record in records if "/".join(record.key) > start]
     remaining = 0
@@ -87,7 +89,7 @@ def page(store: Store, resource: Resource, options: ListOptions) -> tuple[list[R
     meta: dict[str, object] = {"resourceVersion": str(version)}
     if remaining:
         meta["continue"] = _token(version, "/".join(found[-1].key))
-        if not (options.selection.labels or options.selection.fields) and not options.selection.namespace:
+        if not (options.selection.labels or options.selection.fields):
             meta["remainingItemCount"] = remaining
     return found, meta
 

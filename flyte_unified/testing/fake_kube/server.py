@@ -215,8 +215,7 @@ class Server:
         options = deletion(body, request.query, call)
         records, meta = page(self._store, resource, ListOptions.of(resource, path.namespace, request.query))
         for record in records:
-            with contextlib.suppress(KeyError):
-                self._api.delete(resource, record.key, options, call)
+            self._api.delete(resource, record.key, options, call)
         return _json(_list_body(resource, records, meta))
 
     async def _watch(self, request: web.Request, path: Path, resource: Resource) -> web.StreamResponse:

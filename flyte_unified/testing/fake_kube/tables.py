@@ -192,5 +192,5 @@ def _columns(resource: Resource) -> tuple[Column, ...]:
 def _custom(column: Mapping[str, Any]) -> Column:
     path = column["jsonPath"]
     if column["type"] == "date":
-        return (column["name"], "string", lambda content: age(look(content, path)), column.get("priority", 0))
+        return (column["name"], "date", lambda content: age(look(content, path)), column.get("priority", 0))
     return (column["name"], column["type"], _path(path), column.get("priority", 0))

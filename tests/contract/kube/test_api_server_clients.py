@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,20 @@ async def test_kubectl_knows_custom_kinds(api: Raw, kubectl: Any):
     status, shown = await kubectl("get", f"things.{group}")
     assert status == 0 and shown.split()[:5] == ["NAME", "SIZE", "AGE", "a", "3"]
     assert (await kubectl("delete", f"crd/things.{group}", "--timeout=10s"))[0] == 0
+
+
+@pytest.mark.skipif(bool(REAL), reason="is about the fake as a program")
+async def test_it_serves_a_terminal(tmp_path: Path):
+    """Until it is interrupted; what it says can be pasted into a shell."""
+    config = tmp_path / "config"
+    words = [sys.executable, "-m", "flyte_unified.testing.fake_kube", "--kubeconfig", str(config)]
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(3 * PATIENCE):
+        url, export = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+        assert export == f"export KUBECONFIG={config}"
+        raw = Raw(config, "default")
+        assert raw.url == url and (await raw("GET", "/version")).body["major"] == "1"
+        await raw.close()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0

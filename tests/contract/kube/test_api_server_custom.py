@@ -87,7 +87,7 @@ async def things(api: Raw) -> AsyncIterator[str]:
 
 
 def established(content: dict[str, Any]) -> bool:
-    conditions = content.get("status", {}).get("conditions") or ()
+    conditions = content["status"]["conditions"] or ()  # null at first
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 

@@ -30,6 +30,7 @@ async def test_pages_are_of_one_moment(api: Raw):
     third = (await api("GET", f"~configmaps?limit=2&continue={second['metadata']['continue']}")).body
     found = names(first) + names(second) + names(third)
     assert found == ["m0", "m1", "m2", "m3", "m4"] and "continue" not in third["metadata"]
+    assert first["metadata"]["remainingItemCount"] == second["metadata"]["remainingItemCount"] + 2
     assert {one["metadata"]["resourceVersion"] for one in (first, second, third)} == {first["metadata"]["resourceVersion"]}
 
 
