@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_unified.core.clock import SECOND, Clock, Micros, timestamp
+from flyte_unified.core.clock import SECOND, Clock, Micros
 from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.names import object_name
@@ -35,6 +35,9 @@ from flyte_unified.launchers.objects.room import Room
 from flyte_unified.plugins.api import Exit, Fault, State
 
 _log = structlog.get_logger(__name__)
+
+_SOON = 0.1
+"""Seconds at least until an object is looked at again that nothing has changed in."""
 
 Owner = Callable[[ActionKey], Mapping[str, Any] | None]
 """From an action to the owner reference to its TaskAction; None where there is none."""
@@ -269,9 +272,10 @@ class Objects:
         if state.exit is not None and not cascade:
             return _Plan(self._finish, item.not_before)
         self._tell(item, state, now)
+        item.place = item.place or self._reader.place(item.obj)
         if item.early is None and item.place is not None and (item.grace is not None or item.dying):
             item.early = self._logs.begin(item.place)
-        wall = math.inf if state.again is None else self._now() + (state.again - now) / SECOND
+        wall = math.inf if state.again is None else self._now() + max(_SOON, (state.again - now) / SECOND)
         look = min(wall, item.tell_at or math.inf)
         if cascade or ((item.grace is not None or item.verdict is not None) and not item.deleted):
             return _Plan(self._delete, item.not_before, look)
@@ -307,7 +311,7 @@ class Objects:
     def _tell(self, item: Item, state: State, now: Micros) -> None:
         """One event for each transition, and one for what was left to tell when nothing follows it."""
         if state.reason and not item.started:
-            item.hear(_event(state.reason, state.since or now))
+            item.say(state.reason, state.since or now)
         if state.phase is Phase.RUNNING:
             if not item.started:
                 self._begin(item, state, now)
@@ -327,7 +331,6 @@ class Objects:
     def _begin(self, item: Item, state: State, now: Micros) -> None:
         assert item.obj is not None
         item.started, item.told = True, Phase.RUNNING
-        item.place = self._reader.place(item.obj)
         at = self._reader.started(item.obj) or (state.since if state.exit is None else None) or now
         details = self._details(item, state)
         self._on_event(Started(id=item.work, at=at, where=self._reader.where(item.obj), details=details))
@@ -389,7 +392,7 @@ class Objects:
             self._later(item, error)
         if meaning.reason and item.told is not Phase.WAITING_FOR_RESOURCES:
             item.told = Phase.WAITING_FOR_RESOURCES
-            item.hear(_event(meaning.reason, now))
+            item.say(meaning.reason, now)
             self._progress(item, State(phase=item.told), now)
 
     async def _give_up(self, item: Item) -> None:
@@ -486,12 +489,6 @@ class Objects:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _event(message: str, at: Micros) -> run_definition_pb2.ClusterEvent:
-    return run_definition_pb2.ClusterEvent(
-        occurred_at=timestamp(at), message=message, type=run_definition_pb2.ClusterEvent.TYPE_NORMAL, count=1
-    )
 
 
 def _as_it_is(obj: Object) -> Object:

@@ -9,7 +9,7 @@ from typing import Protocol
 from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_unified.core.clock import Micros
+from flyte_unified.core.clock import Micros, timestamp
 from flyte_unified.core.phases import Phase
 from flyte_unified.kube.kinds import Object
 from flyte_unified.launchers.api import WorkId
@@ -109,3 +109,8 @@ class Item:
         heard.add(event.message)
         self.pending = [*(self.pending or ()), event]
         return True
+
+    def say(self, message: str, at: Micros) -> None:
+        """The same, in words of ours."""
+        kind = run_definition_pb2.ClusterEvent.TYPE_NORMAL
+        self.hear(run_definition_pb2.ClusterEvent(occurred_at=timestamp(at), message=message, type=kind, count=1))
