@@ -22,6 +22,8 @@ from flyte_unified.testing.kubelet import Kubelet, Scheduler
 NAMESPACE = "flyte"
 _CRD = Path(__file__).parents[2] / "config/kubernetes/base/taskactions.yaml"
 _START_SECONDS = 30.0
+_CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "500"}
+"""Parents keep what they asked for while they wait for their children, so a node of two CPUs would hold up a tree of three."""
 
 T = TypeVar("T")
 
@@ -91,5 +93,5 @@ class LocalCluster:
         await self.kube.create(CRDS, yaml.safe_load(_CRD.read_text()))
         await stack.enter_async_context(Scheduler.running(self.kube))
         self.kubelet = await stack.enter_async_context(
-            Kubelet.running(self.kube, directory=self._directory / "node", warm=self._warm)
+            Kubelet.running(self.kube, directory=self._directory / "node", warm=self._warm, capacity=_CAPACITY)
         )
