@@ -1,0 +1,50 @@
+"""A server whose tasks are pods, on a cluster of this machine: see ``local``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from flyte_unified.testing import Backend
+from tests.cluster.local import LocalCluster
+from tests.sdk.conftest import SETTINGS, Client
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> None:
+    """The cluster outlives its tests; what it leaves is looked at when it has ended: ``_nothing_left_at_all``."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_left_at_all() -> Iterator[None]:
+    threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
+    yield
+    left = [*(set(psutil.Process().children(recursive=True)) - children), *(set(threading.enumerate()) - threads)]
+    assert not left
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with LocalCluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def flyte_backend_settings(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {**SETTINGS, **cluster.settings, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+
+
+@pytest.fixture(scope="session")
+def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    flyte_backend.create_project("programs")
+    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs")
+
+
+@pytest.fixture(scope="session")
+def either(client: Client) -> Client:
+    """Where the laptop's tests run twice, the cluster's run once."""
+    return client
