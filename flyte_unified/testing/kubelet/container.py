@@ -189,10 +189,11 @@ class ContainerLife:
     def _prepare(self, sources: Sources) -> Sandbox:
         runtime, pod, name = self._services.runtime, self._home.pod, self.container.name
         interpreter = self._services.images.interpreter(self._spec.get("image", ""))
+        home, temporary = runtime.directory / "home", runtime.directory / "tmp"
         base = {
             "PATH": f"{interpreter.parent}:{_PATH}",
-            "HOME": str(runtime.directory / "home"),
-            "TMPDIR": str(runtime.directory / "tmp"),
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
         }
@@ -204,8 +205,9 @@ class ContainerLife:
         directory = Path(self._spec.get("workingDir") or work)
         if not directory.exists() and not any(directory.is_relative_to(m.target) for m in mounts):
             mounts.append(volumes.Mount(work, PurePosixPath(directory), read_only=False))
-        if any(work.is_relative_to(m.target) for m in mounts):  # a volume over it would hide it
-            mounts.append(volumes.Mount(work, PurePosixPath(work), read_only=False))
+        for own in (work, home, temporary):  # a volume over one of them would hide it
+            if any(own.is_relative_to(m.target) for m in mounts):
+                mounts.append(volumes.Mount(own, PurePosixPath(own), read_only=False))
         return Sandbox(place, env, sorted(mounts, key=lambda m: m.target.parts), directory, interpreter)
 
     def _work(self, sandbox: Sandbox, run_id: str, number: int) -> ProcessWork:

@@ -11,7 +11,7 @@ import pytest
 
 from flyte_unified.kube.kinds import CONFIG_MAPS, SECRETS
 from flyte_unified.testing.kubelet.environment import expanded
-from tests.contract.kube.nodes import World, phase, ready, reason, running, sh, state, status, world
+from tests.contract.kube.nodes import World, phase, ready, reason, running, sh, state, status, unique, world
 
 __all__ = ["world"]
 
@@ -185,9 +185,34 @@ async def test_containers_share_an_empty_directory(world: World):
     assert await world.logs() == ["shared", "file"]
 
 
+async def test_memory_to_share(world: World):
+    """A volume over /dev/shm, which the machine has, is the pod's own."""
+    mark = unique("mark")
+    volumes = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    script = f"ls /dev/shm | wc -l; touch /dev/shm/{mark}; ls /dev/shm; echo x > /dev/null; echo said > /dev/termination-log"
+    pod = await world.run(sh(script, **mounted("shm", "/dev/shm")), volumes=volumes)
+    assert await world.logs() == ["0", mark]
+    assert state(pod)[1]["message"] == "said\n"
+    assert not Path("/dev/shm", mark).exists()
+
+
+async def test_a_sidecar_stores_what_the_container_left(world: World):
+    """It is up before the container begins, hears SIGTERM when that has ended, and has the pod's grace to finish."""
+    volumes = [{"name": "data", "emptyDir": {}}]
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", "until [ -e /run/side/ready ]; do sleep 0.02; done"]}}}
+    script = "trap 'sleep 0.2; cp /run/side/out /run/side/stored; cat /run/side/stored; exit 0' TERM; sleep 0.2;"
+    script += "touch /run/side/ready; while :; do sleep 0.02; done"
+    side = sh(script, "side", restartPolicy="Always", lifecycle=hook, **mounted("data", "/run/side"))
+    main = sh("test -e /out/ready && echo result > /out/out", **mounted("data", "/out"))
+    pod = await world.run(main, initContainers=[side], volumes=volumes)
+    assert (phase(pod), state(pod, "side")[1]["exitCode"]) == ("Succeeded", 0)
+    assert await world.logs("side") == ["result"]
+    assert any(running(p) and state(p)[0] == "terminated" for p in world.seen["pod"])
+
+
 async def test_a_volume_may_hide_where_the_container_lives(world: World):
     """An emptyDir at /tmp, which the node itself is below."""
-    script = "ls /tmp | wc -l; pwd > own; cat own > /tmp/x; cmp own /tmp/x && echo same"
+    script = "cd $HOME; cd $TMPDIR; cd $OLDPWD; pwd > own; cat own > /tmp/x; cmp own /tmp/x && echo same"
     await world.run(sh(script, **mounted("data", "/tmp")), volumes=[{"name": "data", "emptyDir": {}}])
     assert (await world.logs())[-1] == "same"
 
