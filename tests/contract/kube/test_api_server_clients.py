@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import shutil
 import signal
 import sys
@@ -14,10 +15,14 @@ from typing import Any
 import kubernetes
 import pytest
 import yaml
+from kubernetes.aio import client as aio_client
+from kubernetes.aio import config as aio_config
+from kubernetes.aio import watch as aio_watch
 from kubernetes.dynamic import DynamicClient
+from kubernetes.informer import SharedInformer
 
 from tests.contract.kube.conftest import REAL
-from tests.contract.kube.raw import PATIENCE, Raw
+from tests.contract.kube.raw import MERGE, PATIENCE, Raw, config_map
 from tests.contract.kube.test_api_server_custom import DEFINITIONS, definition
 
 KUBECTL = os.environ.get("FLYTE_TEST_KUBECTL") or shutil.which("kubectl")
@@ -54,6 +59,40 @@ async def test_the_official_client_works(api: Raw, config: Path):
     """Typed."""
     told = await asyncio.to_thread(typed, config, api.namespace)
     assert told == ["MODIFIED Running", "DELETED Running", "NotFound"]
+
+
+async def test_its_informer_follows(api: Raw, config: Path):
+    """List, then watch, in its own thread."""
+    told: queue.Queue[str] = queue.Queue()
+    with kubernetes.config.new_client_from_config(str(config)) as client:
+        core = kubernetes.client.CoreV1Api(client)
+        informer = SharedInformer(core.list_namespaced_config_map, namespace=api.namespace, label_selector="followed")
+        for kind in ("ADDED", "MODIFIED", "DELETED"):
+            informer.add_event_handler(kind, lambda one, kind=kind: told.put(f"{kind} {one.metadata.name}"))
+        await api("POST", "~configmaps", config_map("a", labels={"followed": ""}))
+        informer.start()
+        assert await asyncio.to_thread(told.get, timeout=PATIENCE) == "ADDED a"
+        await api("PATCH", "~configmaps/a", {"data": {"k": "v"}}, MERGE)
+        assert await asyncio.to_thread(told.get, timeout=PATIENCE) == "MODIFIED a"
+        await api("DELETE", "~configmaps/a")
+        assert await asyncio.to_thread(told.get, timeout=PATIENCE) == "DELETED a"
+        stopped = asyncio.create_task(asyncio.to_thread(informer.stop))
+        while not stopped.done():  # it looks up at the next event
+            await api("POST", "~configmaps", {"metadata": {"generateName": "b-", "labels": {"followed": ""}}})
+        await stopped
+
+
+async def test_its_asyncio_half_watches(api: Raw, config: Path):
+    """The same objects as models."""
+    async with await aio_config.new_client_from_config(str(config)) as client:
+        core = aio_client.CoreV1Api(client)
+        await core.create_namespaced_config_map(api.namespace, {"metadata": {"name": "a", "labels": {"l": "1"}}})
+        version = (await core.list_namespaced_config_map(api.namespace)).metadata.resource_version
+        await core.delete_namespaced_config_map("a", api.namespace)
+        async with aio_watch.Watch() as watch:
+            stream = watch.stream(core.list_namespaced_config_map, api.namespace, resource_version=version, label_selector="l")
+            event = await anext(aiter(stream))
+        assert (event["type"], event["object"].metadata.name) == ("DELETED", "a")
 
 
 def dynamic(config: Path, group: str, namespace: str) -> list[Any]:
@@ -128,7 +167,7 @@ async def test_kubectl_follows_a_pod(api: Raw, kubectl: Any):
     assert (await kubectl("apply", "-f", "-", content=[{**content, "spec": {"containers": [container]}}]))[0] == 0
     assert "Status:       Pending" in (await kubectl("describe", "pod", "p"))[1]
     waiting = asyncio.create_task(kubectl("wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=20s"))
-    await api("PATCH", "~pods/p/status", {"status": {"phase": "Running"}}, "application/merge-patch+json")
+    await api("PATCH", "~pods/p/status", {"status": {"phase": "Running"}}, MERGE)
     assert await waiting == (0, "pod/p condition met\n")
     if not REAL:
         assert await kubectl("logs", "p") == (0, "")
