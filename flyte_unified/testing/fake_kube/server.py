@@ -111,10 +111,7 @@ class Server:
         user = self._access.user(request.headers.get("Authorization", ""))
         self._access.require(user, asked)
         call = call_options(request.query, request.headers.get("User-Agent", ""))
-        if (asked.verb == "create") == bool(path.name) and asked.verb in ("create", "update", "patch") and not path.subresource:
-            raise errors.method_not_allowed()
-        if asked.verb not in resource.verbs and not path.subresource:
-            raise errors.method_not_allowed()
+        _placed(path, resource, asked)
         body = await _body(request)
         if resource.verbs == ("create",):
             content = read_object(body, request.headers.get("Content-Type", ""))
@@ -259,6 +256,16 @@ class Server:
         if isinstance(content, str):
             return web.Response(text=content)
         return _json(orjson.dumps(content))
+
+
+def _placed(path: Path, resource: Resource, asked: Asked) -> None:
+    """Raises ApiError where the path is none of the resource, or the verb has no place there."""
+    if resource.namespaced != bool(path.namespace) and not (resource.namespaced and not path.name):
+        raise errors.no_resource()
+    across = resource.namespaced and not path.namespace and asked.verb not in ("list", "watch")
+    astray = asked.verb in ("create", "update", "patch") and (asked.verb == "create") == bool(path.name)
+    if across or (not path.subresource and (astray or asked.verb not in resource.verbs)):
+        raise errors.method_not_allowed()
 
 
 def _change(kind: str, body: bytes, resource: Resource) -> Callable[[Object], Object]:

@@ -172,6 +172,21 @@ async def test_paths_that_lead_nowhere(api: Raw):
     assert (await api("POST", "/api/v1/namespaces/nope/pods", pod("p"))).message == 'namespaces "nope" not found'
 
 
+async def test_a_namespace_is_where_it_belongs(api: Raw):
+    """Across namespaces one lists and watches, and no more; what has no namespace is not found in one."""
+    await api("POST", "~configmaps", config_map("a"))
+    everywhere = await api("GET", f"/api/v1/configmaps?fieldSelector=metadata.namespace={api.namespace},metadata.name=a")
+    assert [one["metadata"]["name"] for one in everywhere.body["items"]] == ["a"]
+    asked = [
+        await api("POST", "/api/v1/configmaps", config_map("b", namespace=api.namespace)),
+        await api("DELETE", "/api/v1/configmaps"),
+        await api("GET", "/api/v1/configmaps/a"),
+        await api("GET", "~nodes"),
+        await api("POST", "~configmaps", config_map("b", namespace="elsewhere")),
+    ]
+    assert [answer.status for answer in asked] == [405, 405, 404, 404, 400]
+
+
 async def test_an_old_version_does_not_win(api: Raw):
     """An update of another state is a conflict; one without a version is taken."""
     old = (await api("POST", "~configmaps", config_map("a", {"k": "1"}))).body
