@@ -96,9 +96,8 @@ class Kubeflow:
         """Workers have no command of the task's: the operator has them wait for the launcher's. Raises InvalidArgument."""
         if _version(context) == 0:
             simple = parts.custom(context, mpi_pb2.DistributedMPITrainingTask())
-            said = shlex.split(context.spec.task_template.config.get(_WORKER_COMMAND, ""))
             slots, policy = simple.slots, None
-            workers = _counted(simple.num_workers, "numWorkers", least=1, command=tuple(said))
+            workers = _counted(simple.num_workers, "numWorkers", least=1, command=_worker_command(context))
             launchers = Replicas(count=max(1, simple.num_launcher_replicas))
         else:
             task = parts.custom(context, kf_mpi_pb2.DistributedMPITrainingTask())
@@ -205,6 +204,13 @@ def _version(context: TaskContext) -> int:
     if version not in (0, 1):
         raise InvalidArgument(f"task_type_version: there is no version {version} of {context.spec.task_template.type!r} tasks")
     return version
+
+
+def _worker_command(context: TaskContext) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(context.spec.task_template.config.get(_WORKER_COMMAND, "")))
+    except ValueError as error:
+        raise InvalidArgument(f"config.{_WORKER_COMMAND} is no command line: {error}") from error
 
 
 def _counted(count: int, field: str, *, least: int = 0, command: tuple[str, ...] | None = None) -> Replicas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from flyte_unified.ledger.api import Action, ActionType, Run, TaskId
 from flyte_unified.plugins.api import Pod, Refusal, TaskContext
 from flyte_unified.plugins.pods.build import Pods
 from flyte_unified.plugins.pods.config import PodConfig
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's own, whenever it reads its first type; not to be the first test's failure
+    import flyte.io
 
 KEY = ActionKey("flytesnacks", "development", "r1", "a0")
 

@@ -1,0 +1,57 @@
+"""Which plugin of a cluster a task goes to."""
+
+from __future__ import annotations
+
+import pytest
+from flyteidl2.task import task_definition_pb2
+
+from flyte_unified.plugins.api import Job, Pod, Refusal, Resource, TaskContext, Timer, Work
+from flyte_unified.plugins.cluster import ClusterPlugins
+from flyte_unified.plugins.operators.config import OperatorConfig
+from flyte_unified.plugins.operators.operators import Operators
+from flyte_unified.plugins.pods.build import Pods
+from flyte_unified.plugins.pods.config import PodConfig
+from tests.unit.plugins.contexts import context_of, spec
+
+DURATION = {"inputs": {"variables": [{"key": "d", "value": {"type": {"simple": "DURATION"}}}]}}
+
+
+def connectors(context: TaskContext) -> Job | Refusal | None:
+    template = context.spec.task_template
+    if template.type not in ("bigquery", "databricks"):
+        return None
+    return Job(connector="dns:///c", template=template, input_uri="", output_prefix="")
+
+
+def described(found: task_definition_pb2.TaskSpec) -> Work:
+    pods = Pods(PodConfig())
+    return ClusterPlugins(pods=pods, operators=Operators(pods, OperatorConfig()), connectors=connectors).describe(
+        context_of(found)
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "work"),
+    [
+        (spec(), Pod),
+        (spec(type="python-task"), Pod),
+        (spec(type="of-the-future"), Pod),
+        (spec(type="core-sleep", interface=DURATION), Timer),
+        (spec(type="pytorch", custom={"workers": 1}), Resource),
+        (spec(type="clustered", custom={"replicas": 1, "nprocPerNode": 1}), Resource),
+        (spec(type="databricks"), Job),
+        (task_definition_pb2.TaskSpec(task_template={"type": "bigquery"}), Job),
+    ],
+)
+def test_a_task_goes_to_the_plugin_of_its_type(found: task_definition_pb2.TaskSpec, work: type[Work]):
+    """Connectors come before pods: their tasks may bring a container that is not to be run."""
+    assert isinstance(described(found), work)
+
+
+def test_a_task_that_nothing_runs():
+    """Is refused; without connectors theirs are, too."""
+    nobody = described(task_definition_pb2.TaskSpec(task_template={"type": "snowflake"}))
+    assert isinstance(nobody, Refusal) and nobody.code == "UnsupportedTaskType" and "snowflake" in nobody.message
+    pods = Pods(PodConfig())
+    alone = ClusterPlugins(pods=pods, operators=Operators(pods, OperatorConfig()))
+    assert isinstance(alone.describe(context_of(spec(type="databricks"))), Pod)
