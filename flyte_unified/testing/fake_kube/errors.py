@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from flyte_unified.core.errors import FlyteUnifiedError
 
 BUSY = "the server has received too many requests and has asked us to try again later"
@@ -47,9 +49,7 @@ def unsupported(field: str, value: Any, allowed: Sequence[str]) -> Cause:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return f'"{value}"' if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 class ApiError(FlyteUnifiedError):

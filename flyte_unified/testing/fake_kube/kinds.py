@@ -15,6 +15,7 @@ from flyte_unified.testing.fake_kube.selectors import matches, selector_requirem
 KEEP_STATUS = frozenset({("", "nodes")})
 """Kinds whose creator writes the status too."""
 
+_BUDGET = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
 _MAX_DATA = 1024 * 1024
 _addresses = itertools.count(10)
 
@@ -71,6 +72,7 @@ def _job(content: Object) -> None:
         labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
         labels |= {"batch.kubernetes.io/controller-uid": uid, "controller-uid": uid}
         labels |= {"batch.kubernetes.io/job-name": name, "job-name": name}
+        content["metadata"].setdefault("labels", dict(labels))
     _template(content)
 
 
@@ -93,6 +95,7 @@ def _replicated(content: Object) -> None:
 
 def _pod_template(content: Object) -> None:
     if isinstance(content.get("template"), dict):
+        content["template"].setdefault("metadata", {})
         pods.default_spec(content["template"].setdefault("spec", {}))
 
 
@@ -118,6 +121,11 @@ def _subjects(content: Object) -> None:
 
 def _claim(content: Object) -> None:
     content.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+
+
+def _policy(content: Object) -> None:
+    spec = content.setdefault("spec", {})
+    spec.setdefault("policyTypes", ["Ingress", "Egress"] if "egress" in spec else ["Ingress"])
 
 
 def _priority(content: Object) -> None:
@@ -154,6 +162,7 @@ DEFAULTS: Mapping[tuple[str, str], Callable[[Object], None]] = {
     ("rbac.authorization.k8s.io", "rolebindings"): _subjects,
     ("rbac.authorization.k8s.io", "clusterrolebindings"): _subjects,
     ("scheduling.k8s.io", "priorityclasses"): _priority,
+    ("networking.k8s.io", "networkpolicies"): _policy,
     ("apiextensions.k8s.io", "customresourcedefinitions"): custom.default,
 }
 INITIAL_STATUS: Mapping[tuple[str, str], Callable[[Object], Object]] = {
@@ -165,6 +174,7 @@ INITIAL_STATUS: Mapping[tuple[str, str], Callable[[Object], Object]] = {
     (_APPS, "replicasets"): lambda _: {"replicas": 0},
     (_APPS, "statefulsets"): lambda _: {"availableReplicas": 0, "replicas": 0},
     ("batch", "jobs"): lambda _: {},
+    ("policy", "poddisruptionbudgets"): lambda _: dict.fromkeys(_BUDGET, 0),
     ("networking.k8s.io", "ingresses"): lambda _: {"loadBalancer": {}},
     ("apiextensions.k8s.io", "customresourcedefinitions"): custom.first_status,
 }

@@ -18,7 +18,6 @@ from flyte_unified.testing.fake_kube.resources import Object, Resource
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _DNS_LABEL, _DNS_SUBDOMAIN = re.compile(_LABEL), re.compile(_SUBDOMAIN)
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _MAX_ANNOTATIONS = 256 * 1024
@@ -31,10 +30,6 @@ _SUBDOMAIN_TEXT = (
 _LABEL_TEXT = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
     f"alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{_LABEL}')"
-)
-_DNS_1035_TEXT = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
 )
 _QUALIFIED_TEXT = (
     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
@@ -66,12 +61,6 @@ def dns_subdomain(value: str) -> str:
     return "" if _DNS_SUBDOMAIN.fullmatch(value) else _SUBDOMAIN_TEXT
 
 
-def _dns_1035(value: str) -> str:
-    if len(value) > 63:
-        return "must be no more than 63 characters"
-    return "" if _DNS_1035.fullmatch(value) else _DNS_1035_TEXT
-
-
 def _segment(value: str) -> str:
     if value in (".", ".."):
         return f"may not be '{value}'"
@@ -98,10 +87,8 @@ def label_value(value: str) -> str:
 def _name_rule(resource: Resource, name: str) -> str:
     if resource.group == "rbac.authorization.k8s.io":
         return _segment(name)
-    if (resource.group, resource.plural) == ("", "namespaces"):
+    if not resource.group and resource.plural in ("namespaces", "services"):
         return dns_label(name)
-    if (resource.group, resource.plural) == ("", "services"):
-        return _dns_1035(name)
     return dns_subdomain(name)
 
 
