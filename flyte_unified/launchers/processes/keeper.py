@@ -378,6 +378,7 @@ class Keeper:
             if self._by_pid.get(work.pid) is work:
                 del self._by_pid[work.pid]
             self._exited(work, message["status"], message["usage"])
+            self._kill_orphans()
         elif "refused" in message:
             self._tell({"differs": server.key, "names": message["names"]})
             self._start_cold(work.request)

@@ -167,6 +167,15 @@ async def test_tasks_outlive_their_fork_server(server: Processes) -> None:
     assert await _forked(server, "next")
 
 
+async def test_what_a_warm_task_leaves_behind_ends_with_it(server: Processes) -> None:
+    """A daemon in a session of its own does not outlive the task that started it, though no kill was asked for."""
+    code = "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    await server.launch("leaves", str(_script(server.root, "leaves", code)), warm=True)
+    await server.exited("leaves")
+    assert await _forked(server, "leaves")
+    await gone(int((await server.output("leaves"))[0]))
+
+
 async def test_a_work_that_its_fork_server_took_along_is_started_again(server: Processes) -> None:
     """A fork server that dies with works handed over, before it started them, costs them nothing."""
     script = _script(server.root, "again", "print('ran')")
