@@ -9,69 +9,14 @@ from typing import Any
 import flyte
 import pytest
 from flyte.clustered import ClusteredTaskEnvironment, ClusterFailurePolicy, TorchRun
-from flyteidl2.plugins import dask_pb2, ray_pb2, spark_pb2
+from flyteidl2.plugins import dask_pb2, spark_pb2
 from flyteidl2.plugins.kubeflow import common_pb2, pytorch_pb2
-from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.task import task_definition_pb2
 from google.protobuf import json_format
-from google.protobuf.message import Message
 
-from flyte_unified.plugins.api import Refusal, Resource
 from flyte_unified.plugins.operators.config import OperatorConfig
-from flyte_unified.plugins.operators.operators import Operators
-from flyte_unified.plugins.pods.build import Pods
-from flyte_unified.plugins.pods.config import PodConfig
-from tests.unit.plugins.contexts import CONTAINER, context_of, env_of, spec, spec_of, task_in
-
-SPOT = {"key": "spot", "operator": "Exists"}
-CLUSTER = PodConfig(
-    environment={"TEAM": "blue"},
-    interruptible_tolerations=(SPOT,),
-    templates=lambda namespace, name: {
-        "template": {
-            "spec": {"containers": [{"name": "default", "env": [{"name": "BASE", "value": "1"}]}], "hostNetwork": True}
-        }
-    },
-)
-COMMAND = ["a0", "--outputs-path", "s3://bucket/runs/r1/a0/1"]
-
-
-def json_of(message: Message) -> dict[str, Any]:
-    """As the SDK puts it into ``custom``."""
-    return json_format.MessageToDict(message)
-
-
-def task(kind: str, custom: dict[str, Any] | Message, **template: Any) -> task_definition_pb2.TaskSpec:
-    said = json_of(custom) if isinstance(custom, Message) else custom
-    return spec(type=kind, custom=said, **template)
-
-
-def resource_of(found: task_definition_pb2.TaskSpec, config: OperatorConfig | None = None, **run: Any) -> Resource:
-    context = context_of(found, run_spec=json_format.ParseDict(run, run_pb2.RunSpec()))
-    work = Operators(Pods(CLUSTER), config or OperatorConfig()).describe(context)
-    assert isinstance(work, Resource), work
-    return work
-
-
-def built(found: task_definition_pb2.TaskSpec, config: OperatorConfig | None = None, **run: Any) -> dict[str, Any]:
-    return dict(resource_of(found, config, **run).manifest["spec"])
-
-
-def refused(found: task_definition_pb2.TaskSpec) -> str:
-    work = Operators(Pods(CLUSTER), OperatorConfig()).describe(context_of(found))
-    assert isinstance(work, Refusal) and work.code == "BadTaskSpecification", work
-    return work.message
-
-
-def main(template: dict[str, Any], name: str) -> dict[str, Any]:
-    [container] = [container for container in template["spec"]["containers"] if container["name"] == name]
-    return dict(container)
-
-
-def tolerates(template: dict[str, Any]) -> bool:
-    return SPOT in template["spec"].get("tolerations", ())
-
-
-SPARK = {"mainApplicationFile": "local:///opt/venv/bin/runtime.py", "executorPath": "/opt/venv/bin/python"}
+from tests.unit.plugins.contexts import CONTAINER, env_of, spec_of, task_in
+from tests.unit.plugins.operator_tasks import COMMAND, SPARK, built, main, ray, resource_of, task, tolerates
 
 
 def test_a_spark_application():
@@ -131,11 +76,6 @@ def test_a_spark_program_for_the_jvm():
     found = built(task("spark", job, container={"image": "team/app:1"}))
     assert (found["type"], found["mainClass"]) == ("Scala", "com.example.Main")
     assert not {"mainApplicationFile", "arguments", "pythonVersion"} & found.keys()
-
-
-def ray(**more: Any) -> ray_pb2.RayJob:
-    group = {"groupName": "gpus", "replicas": 2, "minReplicas": 1, "maxReplicas": 4}
-    return json_format.ParseDict({"rayCluster": {"workerGroupSpec": [group]}} | more, ray_pb2.RayJob())
 
 
 def test_a_ray_job():
@@ -476,68 +416,3 @@ def test_resources_have_the_attempts_labels_and_links():
 def test_custom_of_a_newer_sdk():
     """Fields that nobody here has heard of are passed over."""
     assert built(task("pytorch", {"workers": 1, "colour": "blue"}))["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
-
-
-@pytest.mark.parametrize(
-    ("found", "says"),
-    [
-        (task("spark", {}), "mainApplicationFile and mainClass"),
-        (task("spark", SPARK | {"sparkConf": {"spark.executor.instances": "many"}}), "sparkConf[spark.executor.instances]"),
-        (task("ray", ray(), container={"image": "team/app:1"}), "needs a command"),
-        (task("ray", {"rayCluster": {"workerGroupSpec": [{"replicas": 1}]}}), "workerGroupSpec[0].groupName"),
-        (
-            task("ray", {"rayCluster": {"workerGroupSpec": [{"groupName": "a"}, {"groupName": "a"}]}}),
-            "workerGroupSpec[1].groupName",
-        ),
-        (
-            task("ray", {"rayCluster": {"workerGroupSpec": [{"groupName": "a", "replicas": -1}]}}),
-            "workerGroupSpec[0].replicas is -1",
-        ),
-        (task("ray", {"runtimeEnv": "???"}), "custom.runtimeEnv"),
-        (task("ray", {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": -5}), "ttlSecondsAfterFinished"),
-        (
-            task("ray", {"rayCluster": {"headGroupSpec": {"k8sPod": {"podSpec": {"containers": [{"image": "x"}]}}}}}),
-            "headGroupSpec.k8sPod.pod_spec.containers",
-        ),
-        (
-            task("ray", {"rayCluster": {"headGroupSpec": {"k8sPod": {"podSpec": {"containers": [{"name": ["x"]}]}}}}}),
-            "headGroupSpec.k8sPod.pod_spec.containers",
-        ),
-        (
-            task("ray", {"rayCluster": {"headGroupSpec": {"k8sPod": {"podSpec": {"nodeSelector": "all"}}}}}),
-            "a pod of the task",
-        ),
-        (task("dask", {"workers": {"numberOfWorkers": -1}}), "numberOfWorkers"),
-        (
-            task("dask", {"workers": {"resources": {"limits": [{"name": "CPU", "value": "lots"}]}}}),
-            "resources.limits.cpu",
-        ),
-        (task("pytorch", {}), "custom.workers is 0"),
-        (task("pytorch", {"workers": "two"}), "workers"),
-        (task("pytorch", {}, taskTypeVersion=1), "custom.workerReplicas.replicas is 0"),
-        (task("pytorch", {"workers": 1}, taskTypeVersion=2), "task_type_version"),
-        (task("pytorch", {"workers": 1, "elasticConfig": {"minReplicas": 2, "maxReplicas": 4}}), "custom.elasticConfig"),
-        (
-            task("pytorch", {"workerReplicas": {"replicas": 1}, "runPolicy": {"backoffLimit": -1}}, taskTypeVersion=1),
-            "custom.runPolicy.backoffLimit",
-        ),
-        (task("mpi", {"numWorkers": 0}), "custom.numWorkers"),
-        (task("mpi", {"numWorkers": 1}, config={"worker_spec_command": "a 'b"}), "config.worker_spec_command"),
-        (task("tensorflow", {"chiefReplicas": 1}), "custom.workers"),
-        (task("tensorflow", {"workers": 1, "psReplicas": -1}), "custom.psReplicas"),
-        (task("clustered-task", {}), "custom.replicas is 0"),
-        (task("clustered-task", {"replicas": 1}), "custom.nprocPerNode is 0"),
-        (task("clustered-task", {"replicas": 200_000, "nprocPerNode": 1}), "at most 100000"),
-        (task("clustered-task", {"replicas": 1, "nprocPerNode": 1, "interconnect": "EFA"}), "custom.interconnect"),
-        (
-            task("clustered-task", {"replicas": 1, "nprocPerNode": 1, "failurePolicy": {"maxRestarts": -1}}),
-            "custom.failurePolicy.maxRestarts",
-        ),
-        (task("clustered-task", {"replicas": 1, "nprocPerNode": 1, "ttlSecondsAfterFinished": 4_000_000_000}), "ttlSeconds"),
-        (task("dask", {}, container={"args": ["a0"]}), "no image"),
-        (task("dask", {}, metadata={"podTemplateName": "x"}, k8sPod={"podSpec": {}}), "primary_container_name"),
-    ],
-)
-def test_a_task_that_cannot_become_a_resource(found: task_definition_pb2.TaskSpec, says: str):
-    """Is refused, and its author is told which field is wrong."""
-    assert says in refused(found)
