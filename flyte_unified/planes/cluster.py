@@ -22,6 +22,8 @@ from flyte_unified.dataproxy.pod_logs import PodLines
 from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.slots import Capacity, Slots
 from flyte_unified.kube.client import Kube
+from flyte_unified.kube.informer import Informer
+from flyte_unified.kube.kinds import POD_TEMPLATES, Object
 from flyte_unified.kube.lease import Elector
 from flyte_unified.launchers.dispatch import Launchers
 from flyte_unified.launchers.objects.logs import LogKeeper
@@ -29,9 +31,11 @@ from flyte_unified.launchers.pods.launcher import PodLauncher
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
 from flyte_unified.ledger.api import EXECUTOR
 from flyte_unified.planes.api import Parts
+from flyte_unified.planes.pods import operator_config, patience, pod_config
 from flyte_unified.plugins.api import Pod, Resource
+from flyte_unified.plugins.cluster import ClusterPlugins
+from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
-from flyte_unified.plugins.pods.config import Patience, PodConfig
 from flyte_unified.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -62,6 +66,12 @@ class Cluster:
             clock=parts.clock,
             last_epoch=lambda: parts.ledger.last_epoch(EXECUTOR),
         )
+        places = {cluster.scope, settings.pods.template_namespace or cluster.scope} if cluster.scope else {""}
+        self._templates = [Informer(self._kube, POD_TEMPLATES, namespace=place, on_event=_nothing) for place in places]
+        config = pod_config(settings.pods, store=parts.environment, templates=self._template)
+        pods = Pods(config)
+        self._operators = Operators(pods, operator_config(settings.operators))
+        self._plugins = ClusterPlugins(pods=pods, operators=self._operators)
         self._campaign: asyncio.Task[None] | None = None
         self.lines = PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs)
         self.controller: Controller | None = None
@@ -95,12 +105,14 @@ class Cluster:
         await self._parts.ledger.take_lead(EXECUTOR, epoch, self._identity)
         controller = self._one_term(epoch)
         try:
+            await asyncio.gather(*(templates.start() for templates in self._templates))
             await controller.start()
             self.controller = controller
             await controller.deposed()
         finally:
             self.controller = None
             await controller.close()
+            await asyncio.gather(*(templates.stop() for templates in self._templates))
 
     def _one_term(self, epoch: int) -> Controller:
         parts, settings, cluster = self._parts, self._settings, self._settings.kubernetes
@@ -124,7 +136,7 @@ class Cluster:
             owner=mirror.owner,
             logs=logs,
             clock=parts.clock,
-            patience=Patience(),
+            patience=patience(settings.pods),
         )
         resources = ResourceLauncher(
             kube=self._kube,
@@ -133,11 +145,12 @@ class Cluster:
             owner=mirror.owner,
             logs=logs,
             clock=parts.clock,
-            readers={},
+            readers=self._operators.readers,
+            lost=settings.pods.node_lost_grace,
         )
         return parts.controller(
             queue=mirror,
-            describe=Pods(PodConfig(store=parts.environment)).describe,
+            describe=self._plugins.describe,
             launcher=Launchers({Pod: pods, Resource: resources}),
             slots=Slots(_EVERYTHING),
             epoch=epoch,
@@ -145,3 +158,12 @@ class Cluster:
 
     def _namespace(self, action: ActionKey) -> str:
         return self._settings.kubernetes.namespace_of(action.project, action.domain)
+
+    def _template(self, namespace: str, name: str) -> Object | None:
+        """A PodTemplate as the cluster has it."""
+        found = (templates.get(name, namespace) for templates in self._templates)
+        return next((template for template in found if template is not None), None)
+
+
+def _nothing(change: str, obj: Object) -> None:
+    """Templates are looked at when a pod is built."""

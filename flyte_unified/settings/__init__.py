@@ -1,6 +1,6 @@
 """Every setting there is: see ``sections`` for what they are, ``tree`` for how they are read."""
 
-from flyte_unified.settings.sections import Kubernetes, Log
+from flyte_unified.settings.sections import Kubernetes, Log, Operators, Pods, Storage
 from flyte_unified.settings.tree import (
     CONFIG_VARIABLE,
     ENV_PREFIX,
@@ -27,8 +27,11 @@ __all__ = [
     "SECTIONS",
     "Kubernetes",
     "Log",
+    "Operators",
+    "Pods",
     "Settings",
     "SettingsError",
+    "Storage",
     "find_file",
     "load",
     "remote_bundles",

@@ -164,6 +164,64 @@ class Kubernetes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pods:
+    """What the pods of tasks are like, where the task does not say (`execution.launcher: pods`)."""
+
+    template: str = _setting("", "The PodTemplate of tasks that name none. Looked for in the pod's own namespace first.")
+    template_namespace: str = _setting("", "Where PodTemplates are that every project may name.")
+    cpu: str = _setting("1", "Requested for a task that says nothing, as Kubernetes writes it.")
+    memory: str = _setting("1Gi", "The same of memory.")
+    service_account: str = _setting("", "ServiceAccount of tasks. Empty: the namespace's default.")
+    image_pull_secrets: Strings = _setting((), "Secrets with which images are pulled.")
+    image_pull_policy: str = _setting("", "`Always`, `IfNotPresent` or `Never`. Empty: Kubernetes' own rule.")
+    store_secret: str = _setting(
+        "",
+        "A Secret whose entries are environment variables of tasks: how they reach the store, in place of `storage.s3_*key`.",
+    )
+    node_selector: Strings = _setting((), "Labels of the nodes of tasks: `key=value`.")
+    tolerations: Strings = _setting((), "Taints that tasks put up with: `key=value:NoSchedule`, `key:NoExecute` or `key`.")
+    interruptible: bool = _setting(False, "Whether tasks that do not say may be interrupted.")
+    interruptible_selector: Strings = _setting((), "Labels of nodes that may vanish.")
+    interruptible_tolerations: Strings = _setting((), "Taints of nodes that may vanish.")
+    interruptible_failures: int = _setting(
+        3, "System failures after which an interruptible task goes on where nothing vanishes. 0: it never does.", least=0
+    )
+    labels: Strings = _setting((), "Labels of every pod: `key=value`.")
+    annotations: Strings = _setting((), "Annotations of every pod: `key=value`.")
+    termination_grace: Seconds = _setting(0.0, "Time between SIGTERM and SIGKILL. 0: Kubernetes' 30 s.", least=0)
+    data_image: str = _setting(
+        "",
+        "Image with flyte-unified, which moves the data of tasks whose own image knows nothing of Flyte. Empty: refuse them.",
+    )
+    data_cpu: str = _setting("500m", "What such a mover requests.")
+    data_memory: str = _setting("512Mi", "The same of memory.")
+    data_timeout: Seconds = _setting(3600.0, "How long storing the outputs of such a task may take.", least=1)
+    image_pull_grace: Seconds = _setting(180.0, "How long an image may fail to come before the attempt fails.", least=0)
+    create_container_grace: Seconds = _setting(180.0, "The same of a container that the node fails to create.", least=0)
+    pending_timeout: Seconds = _setting(
+        0.0, "How long a pod may take to start before the attempt is repeated. 0: for ever.", least=0
+    )
+    node_lost_grace: Seconds = _setting(
+        120.0, "How long a deleted pod may be without a word from its node before it counts as gone.", least=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """What operators' resources are like. Links may hold `{{.namespace}}` and `{{.name}}`; empty: no link."""
+
+    spark_conf: Strings = _setting((), "Of every Spark task, below its own: `key=value`.")
+    spark_version: str = _setting("3.5.0", "What the Spark operator is told of images, which do not tell.")
+    spark_service_account: str = _setting("spark", "Of drivers that name none: a driver creates its executors.")
+    spark_history: str = _setting("", "Link to the history of an application. Also `{{.sparkApplicationID}}`.")
+    ray_ttl: Seconds = _setting(0.0, "How long a Ray cluster stays after its job, for tasks that keep it.", least=0)
+    ray_dashboard: str = _setting(
+        "", "Link to the dashboard. Also `{{.rayClusterName}}`. Empty: the address that KubeRay tells."
+    )
+    dask_dashboard: str = _setting("", "Link to the dashboard of the Service `{{.name}}-scheduler`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Reuse of results."""
 

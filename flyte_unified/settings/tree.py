@@ -27,6 +27,8 @@ from flyte_unified.settings.sections import (
     Identity,
     Kubernetes,
     Log,
+    Operators,
+    Pods,
     Projects,
     Server,
     Storage,
@@ -58,6 +60,8 @@ class Settings:
     storage: Storage = Storage()
     execution: Execution = Execution()
     kubernetes: Kubernetes = Kubernetes()
+    pods: Pods = Pods()
+    operators: Operators = Operators()
     cache: Cache = Cache()
     projects: Projects = Projects()
     log: Log = Log()
@@ -104,6 +108,8 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "execution": Execution,
     "kubernetes": Kubernetes,
+    "pods": Pods,
+    "operators": Operators,
     "cache": Cache,
     "projects": Projects,
     "log": Log,

@@ -15,7 +15,7 @@ CLOSED = {
     "secrets", "apps", "artifacts", "tracked",
 }  # fmt: skip
 """The services, and the ledger under them: rooms with an inside."""
-COMPOSERS = {"cli", "testing", "manager", "__main__"}
+COMPOSERS = {"cli", "testing", "manager", "planes", "__main__"}
 """Where rooms are put together, from their insides."""
 
 

@@ -37,6 +37,7 @@ def test_a_newer_database_is_left_alone(upgrade, tmp_path, capsys):
     upgrade()
     with closing(sqlite3.connect(tmp_path / "data" / "flyte.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE compatibility SET minimum = '9999'")
     assert upgrade() == 1
     assert "9999" in capsys.readouterr().err
     assert revision(tmp_path) == "9999"

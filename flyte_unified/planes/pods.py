@@ -1,0 +1,60 @@
+"""From the settings to what pods and operators' resources are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flyte_unified.plugins.operators.config import OperatorConfig
+from flyte_unified.plugins.pods.config import SAFE_TO_EVICT, DataSide, Json, Patience, PodConfig, pair, toleration
+from flyte_unified.settings import Operators, Pods
+
+_KEYS = frozenset({"FLYTE_AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY"})
+
+
+def pod_config(pods: Pods, *, store: Mapping[str, str], templates: Callable[[str, str], Json | None]) -> PodConfig:
+    """``store`` is how tasks reach it. Raises InvalidArgument for a label or taint that is none."""
+    reach = {name: value for name, value in store.items() if not (pods.store_secret and name in _KEYS)}
+    return PodConfig(
+        store=reach,
+        store_secret=pods.store_secret,
+        templates=templates,
+        default_template=pods.template,
+        template_namespace=pods.template_namespace,
+        cpu=pods.cpu,
+        memory=pods.memory,
+        interruptible=pods.interruptible,
+        interruptible_failures=pods.interruptible_failures,
+        interruptible_selector=dict(map(pair, pods.interruptible_selector)),
+        interruptible_tolerations=tuple(map(toleration, pods.interruptible_tolerations)),
+        node_selector=dict(map(pair, pods.node_selector)),
+        tolerations=tuple(map(toleration, pods.tolerations)),
+        service_account=pods.service_account,
+        image_pull_secrets=pods.image_pull_secrets,
+        image_pull_policy=pods.image_pull_policy,
+        labels=dict(map(pair, pods.labels)),
+        annotations={SAFE_TO_EVICT: "false", **dict(map(pair, pods.annotations))},
+        grace=round(pods.termination_grace) or None,
+        data=DataSide(image=pods.data_image, cpu=pods.data_cpu, memory=pods.data_memory, timeout=pods.data_timeout),
+    )
+
+
+def patience(pods: Pods) -> Patience:
+    return Patience(
+        image_pull=pods.image_pull_grace,
+        create_container=pods.create_container_grace,
+        pending=pods.pending_timeout,
+        lost=pods.node_lost_grace,
+    )
+
+
+def operator_config(operators: Operators) -> OperatorConfig:
+    """Raises InvalidArgument for a ``spark_conf`` that is none."""
+    return OperatorConfig(
+        spark_conf=dict(map(pair, operators.spark_conf)),
+        spark_version=operators.spark_version,
+        spark_service_account=operators.spark_service_account,
+        spark_history=operators.spark_history,
+        ray_ttl=round(operators.ray_ttl),
+        ray_dashboard=operators.ray_dashboard,
+        dask_dashboard=operators.dask_dashboard,
+    )
