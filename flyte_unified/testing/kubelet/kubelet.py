@@ -21,6 +21,7 @@ from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import PODS, Object
 from flyte_unified.testing.kubelet import volumes
 from flyte_unified.testing.kubelet.container import ContainerLife
+from flyte_unified.testing.kubelet.environment import LOOPBACK
 from flyte_unified.testing.kubelet.events import Recorder
 from flyte_unified.testing.kubelet.images import Images
 from flyte_unified.testing.kubelet.node import Node, capacity_of_machine
@@ -41,6 +42,9 @@ class Kubelet:
     """A virtual node. ``directory`` keeps everything, and one that is used again finds its containers again unless
     ``ephemeral``: then the processes end with this one, whatever ends it.
 
+    In a cluster that others use, name the one ``namespace`` whose pods are run here: a DaemonSet's come to every node.
+    ``address`` is where the API server reaches this machine for logs; beyond loopback, whoever does reads them.
+
     ``python`` is what images are; ``images`` says more. ``capacity`` adds to and replaces the machine's own resources
     (``{"nvidia.com/gpu": "2"}``). ``warm`` starts the SDK's ``a0`` from a fork server where a container has no volumes.
 
@@ -53,6 +57,8 @@ class Kubelet:
         *,
         directory: Path,
         name: str = "process-node",
+        namespace: str = "",
+        address: str = LOOPBACK,
         python: Path = Path(sys.executable),
         images: Images | None = None,
         capacity: Mapping[str, str] | None = None,
@@ -78,7 +84,8 @@ class Kubelet:
         self._absent: set[str] = set()
         self.runtime = Runtime(directory, ephemeral=ephemeral)
         self.events = Recorder(kube, component="kubelet", host=name, clock=self._clock)
-        self._server = Server(self._logs, directory=directory, clock=self._clock)
+        self._address = address
+        self._server = Server(self._logs, address=address, directory=directory, clock=self._clock)
         self._services = Services(
             kube=kube,
             runtime=self.runtime,
@@ -91,7 +98,7 @@ class Kubelet:
             gate=self._gate,
         )
         self._node: Node | None = None
-        self._informer = Informer(kube, PODS, fields=f"spec.nodeName={name}", on_event=self._hear)
+        self._informer = Informer(kube, PODS, namespace=namespace, fields=f"spec.nodeName={name}", on_event=self._hear)
         self._alive = False
 
     @classmethod
@@ -119,6 +126,7 @@ class Kubelet:
             capacity=self._capacity,
             labels=self._labels,
             taints=self._taints,
+            address=self._address,
             port=self._server.port,
             clock=self._clock,
             pace=self._pace,

@@ -17,7 +17,6 @@ from flyte_unified.core.clock import SECOND, Clock
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Exists, KubeError, Missing
 from flyte_unified.kube.kinds import LEASES, NAMESPACES, NODES, Object
-from flyte_unified.testing.kubelet.environment import LOOPBACK
 from flyte_unified.testing.kubelet.services import Backoff, Pace
 from flyte_unified.testing.kubelet.status import stamp
 
@@ -42,7 +41,7 @@ def capacity_of_machine() -> dict[str, str]:
 
 
 class Node:
-    """``port`` is the kubelet's own, of its logs."""
+    """``address`` and ``port`` are the kubelet's own, of its logs."""
 
     def __init__(
         self,
@@ -52,6 +51,7 @@ class Node:
         capacity: Mapping[str, str],
         labels: Mapping[str, str],
         taints: Sequence[Object],
+        address: str,
         port: int,
         clock: Clock,
         pace: Pace,
@@ -66,6 +66,7 @@ class Node:
             **labels,
         }
         self._taints = list(taints)
+        self._address = address
         self._port = port
         self._clock = clock
         self._pace = pace
@@ -159,7 +160,7 @@ class Node:
                 | {"lastHeartbeatTime": beat, "lastTransitionTime": since}
                 for name, status, reason, message in _CONDITIONS
             ],
-            "addresses": [{"type": "InternalIP", "address": LOOPBACK}],
+            "addresses": [{"type": "InternalIP", "address": self._address}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
             "nodeInfo": {
                 "machineID": "",

@@ -19,7 +19,6 @@ import structlog
 from aiohttp import web
 
 from flyte_unified.core.clock import SECOND, Clock
-from flyte_unified.testing.kubelet.environment import LOOPBACK
 from flyte_unified.testing.kubelet.output import Wanted
 
 _log = structlog.get_logger(__name__)
@@ -42,8 +41,9 @@ Logs = Callable[[str, str, str, bool, Wanted], "AsyncIterator[bytes] | NoLog"]
 class Server:
     """``directory`` is where a certificate may be kept."""
 
-    def __init__(self, logs: Logs, *, directory: Path, clock: Clock) -> None:
+    def __init__(self, logs: Logs, *, address: str, directory: Path, clock: Clock) -> None:
         self._logs = logs
+        self._address = address
         self._directory = directory
         self._clock = clock
         self._tls: asyncio.Task[ssl.SSLContext] | None = None
@@ -62,7 +62,7 @@ class Server:
 
     async def start(self) -> None:
         await self._runner.setup()
-        listener = socket.create_server((LOOPBACK, 0))
+        listener = socket.create_server((self._address, 0))
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._accepting = asyncio.create_task(self._accept(listener), name="kubelet port")
@@ -107,7 +107,7 @@ class Server:
         key, certificate = self._directory / "kubelet.key", self._directory / "kubelet.crt"
         process = await asyncio.create_subprocess_exec(
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-days", "30", "-subj", "/CN=kubelet", "-addext", f"subjectAltName=IP:{LOOPBACK}"),
+            *("-days", "30", "-subj", "/CN=kubelet", "-addext", f"subjectAltName=IP:{self._address}"),
             *("-keyout", str(key), "-out", str(certificate)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
