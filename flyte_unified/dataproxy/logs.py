@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flyteidl2.logs.dataplane import payload_pb2
 
@@ -107,3 +107,16 @@ def log_lines(batch: Iterable[Line]) -> list[payload_pb2.LogLine]:
         )
         for line in batch
     ]
+
+
+async def first(step: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
+    """Returns when ``step`` has, or the attempt is over."""
+    tasks = asyncio.create_task(step), asyncio.create_task(over.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if not tasks[0].cancelled():
+        tasks[0].result()

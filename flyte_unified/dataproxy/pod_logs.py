@@ -8,20 +8,20 @@ it was told, and passes over as many. The same count finds the place in the log 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.ids import ActionKey
-from flyte_unified.dataproxy.logs import Line
+from flyte_unified.dataproxy.logs import Line, first
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError
 from flyte_unified.kube.informer import pause
 from flyte_unified.launchers.api import WorkId
-from flyte_unified.launchers.objects.logs import NOTICE, Place, address
+from flyte_unified.launchers.kept_logs import NOTICE, address
+from flyte_unified.launchers.objects.logs import Place
 from flyte_unified.launchers.objects.times import parsed, rfc3339
 from flyte_unified.ledger.api import Ledger
 from flyte_unified.storage.api import DataStore
@@ -58,7 +58,7 @@ class PodLines:
             if place is None:
                 if ended:
                     return
-                await _first(self._begun(key, attempt, over), over)
+                await first(self._begun(key, attempt, over), over)
                 continue
             async with aclosing(self._live(place, told, over)) as batches:
                 async for batch in batches:
@@ -67,7 +67,7 @@ class PodLines:
             if ended:
                 return
             failures += 1
-            await _first(asyncio.sleep(pause(failures)), over)
+            await first(asyncio.sleep(pause(failures)), over)
 
     async def _place(self, key: ActionKey, attempt: int) -> Place | None:
         details = await self._ledger.details(key)
@@ -226,16 +226,3 @@ def _place(record: run_definition_pb2.ActionAttempt) -> Place | None:
 async def _cancelled(reading: asyncio.Task[None], over: asyncio.Event) -> None:
     await over.wait()
     reading.cancel()
-
-
-async def _first(step: Coroutine[Any, Any, None], over: asyncio.Event) -> None:
-    """Returns when ``step`` has, or the attempt is over."""
-    tasks = asyncio.create_task(step), asyncio.create_task(over.wait())
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    if not tasks[0].cancelled():
-        tasks[0].result()

@@ -7,7 +7,6 @@ goes on in the store where the pod left off. What is longer than its bound loses
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,13 +19,11 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Away, Invalid, KubeError, Missing, Silent, Throttled
 from flyte_unified.kube.informer import pause
 from flyte_unified.launchers.api import WorkId
+from flyte_unified.launchers.kept_logs import Bounded, address, notice
 from flyte_unified.launchers.objects.times import rfc3339
 from flyte_unified.storage.api import DataStore
 
 _log = structlog.get_logger(__name__)
-
-NOTICE = "[flyte-unified] "
-"""How a line of ours begins, after its time."""
 
 _PARALLEL = 16
 _SMALL = 1 << 20
@@ -41,53 +38,6 @@ class Place(NamedTuple):
     namespace: str
     pod: str
     container: str
-
-
-def address(base: str, work: WorkId) -> str:
-    """Where an attempt's log is kept."""
-    return "/".join((base.rstrip("/"), *work.action, f"{work.attempt}.log"))
-
-
-class Bounded:
-    """Lines, of which at most about ``limit`` bytes stay: the first and the last."""
-
-    def __init__(self, limit: int) -> None:
-        self._half = limit // 2
-        self._head: list[bytes] = []
-        self._tail: deque[bytes] = deque()
-        self._head_size = self._tail_size = 0
-        self.lost = 0
-        """Bytes that had no room"""
-
-    def __bool__(self) -> bool:
-        return bool(self._head or self._tail)
-
-    def add(self, line: bytes) -> None:
-        size = len(line) + 1
-        if not self._tail and self._head_size + size <= self._half:
-            self._head.append(line)
-            self._head_size += size
-            return
-        self._tail.append(line)
-        self._tail_size += size
-        while self._tail_size > self._half and len(self._tail) > 1:
-            dropped = len(self._tail.popleft()) + 1
-            self._tail_size -= dropped
-            self.lost += dropped
-
-    def content(self) -> bytes:
-        """What is kept, each line with its end."""
-        lines = [*self._head]
-        if self.lost:
-            at = self._tail[0].partition(b" ")[0].decode(errors="replace")
-            lines.append(notice(at, f"{self.lost} bytes of output were dropped here"))
-        lines += self._tail
-        return b"".join(line + b"\n" for line in lines)
-
-
-def notice(at: str, text: str) -> bytes:
-    """A line of ours."""
-    return f"{at} {NOTICE}{text}".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import PODS, Kind, Object
 from flyte_unified.launchers.api import Attempt, Event, Launcher, Progress, WorkId
-from flyte_unified.launchers.objects.logs import LogKeeper, address
+from flyte_unified.launchers.kept_logs import address
+from flyte_unified.launchers.objects.logs import LogKeeper
 from flyte_unified.launchers.objects.times import rfc3339
 from flyte_unified.launchers.pods.launcher import PodLauncher
 from flyte_unified.plugins.api import Pod

@@ -17,7 +17,7 @@ from flyte_unified.dataproxy.logs import Line
 from flyte_unified.dataproxy.pod_logs import PodLines
 from flyte_unified.kube.errors import Away, Missing
 from flyte_unified.launchers.api import WorkId
-from flyte_unified.launchers.objects.logs import NOTICE, address
+from flyte_unified.launchers.kept_logs import NOTICE, address
 from flyte_unified.launchers.objects.times import parsed, rfc3339
 from flyte_unified.ledger.api import Move
 from tests.unit.dataproxy.conftest import ROOT, Proxy

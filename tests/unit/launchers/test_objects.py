@@ -12,8 +12,8 @@ from flyte_unified.core.names import object_name
 from flyte_unified.kube.errors import Conflict, Forbidden, Invalid, KubeError, Missing, Throttled
 from flyte_unified.kube.kinds import Kind
 from flyte_unified.launchers.api import WorkId
+from flyte_unified.launchers.kept_logs import Bounded, address
 from flyte_unified.launchers.objects import identity, refusals, times
-from flyte_unified.launchers.objects.logs import Bounded, address
 from flyte_unified.launchers.pods.reader import trim
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Fault
