@@ -155,7 +155,7 @@ class Pods:
         template, run, config = context.spec.task_template, context.run_spec, self._config
         below, own = reading.mapping(base.get("metadata")), template.k8s_pod.metadata
         labels = metadata.labels(
-            ("kubernetes.labels", config.labels),
+            ("pods.labels", config.labels),
             ("PodTemplate.template.metadata.labels", reading.mapping(below.get("labels"))),
             ("k8s_pod.metadata.labels", own.labels),
             ("metadata.metadata.labels", template.metadata.metadata.labels),
@@ -163,7 +163,7 @@ class Pods:
             ("labels", metadata.ours(context)),
         )
         annotations = metadata.notes(
-            ("kubernetes.annotations", config.annotations),
+            ("pods.annotations", config.annotations),
             ("PodTemplate.template.metadata.annotations", reading.mapping(below.get("annotations"))),
             ("k8s_pod.metadata.annotations", own.annotations),
             ("metadata.metadata.annotations", template.metadata.metadata.annotations),

@@ -57,7 +57,7 @@ def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, 
     if not data.image:
         raise InvalidArgument(
             f"container {primary.get('name')!r} runs an image without Flyte's runtime; "
-            "such tasks need kubernetes.data_image, an image with flyte-unified in it"
+            "such tasks need pods.data_image, an image with flyte-unified in it"
         )
     template = context.spec.task_template
     asked = data_config(template)

@@ -79,7 +79,7 @@ def test_which_images_have_a_runtime(args: list[str], raw: bool):
     found = built({"container": {"image": "i", "args": args}}, data=DATA)
     assert ("initContainers" in found) is raw
     if raw:
-        assert "kubernetes.data_image" in refused({"container": {"image": "i", "args": args}})
+        assert "pods.data_image" in refused({"container": {"image": "i", "args": args}})
         assert [container["name"] for container in found["initContainers"]] == ["flyte-data-upload"], "it has no inputs"
 
 
