@@ -439,8 +439,7 @@ class Controller:
                 await self._clear(action)
 
     async def _clear(self, action: Action) -> None:
-        outputs = await self._judge.outputs(action)
-        await self._launcher.clear(action.key, attempts=action.attempt, outputs=outputs)
+        await self._launcher.clear(action.key, attempts=action.attempt)
 
     # Time
 

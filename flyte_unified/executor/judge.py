@@ -101,10 +101,6 @@ class Judge:
         details = records.end(ending, at=ended)
         return (*before, replace(last, details=records.joined(observed.details if observed is not None else None, details)))
 
-    async def outputs(self, action: Action) -> bytes:
-        """The outputs of an ended action; empty where it has none."""
-        return (await self._read(f"{action.output_uri}/outputs.pb") or b"") if action.phase is Phase.SUCCEEDED else b""
-
     async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
         report = f"{context.output_prefix}/report.html"
         has_report = context.spec.task_template.metadata.generates_deck.value and await self._store.head(report) is not None

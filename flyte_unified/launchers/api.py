@@ -102,11 +102,8 @@ class Launcher(Protocol):
     async def forget(self, work: WorkId) -> None:
         """Its end is known: it need not be told again."""
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
-        """Frees what the attempts of an ended action left behind, but their logs and what ``outputs`` refer to.
-
-        Where tasks and store share a file system, the SDK passes a file on where the task made it, and copies nothing.
-        """
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
+        """Frees what the attempts of an ended action left behind, but their logs."""
 
     async def stop(self, *, grace: float) -> None:
         """Ends everything within ``grace`` seconds, telling each end."""

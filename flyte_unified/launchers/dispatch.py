@@ -42,9 +42,9 @@ class Launchers:
             await launcher.forget(work)
         self._known.pop(work, None)
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         for launcher in self._all:
-            await launcher.clear(action, attempts=attempts, outputs=outputs)
+            await launcher.clear(action, attempts=attempts)
 
     async def stop(self, *, grace: float) -> None:
         await asyncio.gather(*(launcher.stop(grace=grace) for launcher in self._all))

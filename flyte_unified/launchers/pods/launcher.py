@@ -79,7 +79,7 @@ class PodLauncher:
     async def forget(self, work: WorkId) -> None:
         self._pods.forget(work)
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         """Pods are removed with their TaskAction."""
 
     async def stop(self, *, grace: float) -> None:

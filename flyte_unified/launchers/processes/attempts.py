@@ -110,10 +110,9 @@ class ProcessAttempts:
         self._chosen.pop(work, None)
         self._processes.forget(str(work))
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         directories = [self._work / str(WorkId(action, attempt)) for attempt in range(1, attempts + 1)]
-        unused = [directory for directory in directories if os.fsencode(directory) + b"/" not in outputs]
-        await asyncio.to_thread(_remove, unused)
+        await asyncio.to_thread(_remove, directories)
 
     async def stop(self, *, grace: float) -> None:
         await self._processes.stop(grace)

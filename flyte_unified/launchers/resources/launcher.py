@@ -110,7 +110,7 @@ class ResourceLauncher:
         for followed in self._kinds.values():
             followed.objects.forget(work)
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         """Resources are removed with their TaskAction."""
 
     async def stop(self, *, grace: float) -> None:

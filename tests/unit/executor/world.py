@@ -96,7 +96,7 @@ class Machine:
         self.forgotten.append(work)
         await self._tell()
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         await asyncio.sleep(0)
         self.cleared.append((action, attempts))
 

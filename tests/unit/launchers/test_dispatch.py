@@ -42,7 +42,7 @@ class Recorder:
     async def forget(self, work: WorkId) -> None:
         self.asked.append(("forget", work))
 
-    async def clear(self, action: ActionKey, *, attempts: int, outputs: bytes) -> None:
+    async def clear(self, action: ActionKey, *, attempts: int) -> None:
         self.asked.append(("clear", action, attempts))
 
     async def stop(self, *, grace: float) -> None:
@@ -95,7 +95,7 @@ async def test_all_are_stopped_cleared_and_closed() -> None:
     """Each once, also one that has two kinds of work."""
     both, pods = Recorder(), Recorder()
     launchers = Launchers({Job: both, Resource: both, Pod: pods})
-    await launchers.clear(RUN.action("a"), attempts=2, outputs=b"")
+    await launchers.clear(RUN.action("a"), attempts=2)
     await launchers.stop(grace=3.0)
     await launchers.close()
     assert both.asked == pods.asked == [("clear", RUN.action("a"), 2), ("stop", 3.0), ("close",)]
