@@ -1,11 +1,20 @@
-"""A cluster on this machine, in a thread: the fake API server, a scheduler and a process kubelet."""
+"""A cluster with a node on this machine, in a thread.
+
+It is the fake API server with a scheduler and a process kubelet, or, where FLYTE_TEST_KUBECONFIG names one, a real cluster with
+that kubelet as a virtual node, and with that scheduler if it has none of its own. There everything is in a namespace that is
+removed afterwards; real nodes get no pods of ours, and ours gets none of others.
+
+The server under test is no administrator: it has the ServiceAccount and the roles that config/kubernetes gives it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import os
 import threading
+import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,17 +24,35 @@ from typing import Any, TypeVar
 import yaml
 
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.kinds import CRDS, NAMESPACES
+from flyte_unified.kube.errors import Exists, Missing
+from flyte_unified.kube.informer import Informer
+from flyte_unified.kube.kinds import CRDS, LEASES, NAMESPACES, PODS, TASK_ACTIONS, Kind, Object
 from flyte_unified.testing.fake_kube import FakeKube
 from flyte_unified.testing.kubelet import Kubelet, Scheduler
+from tests.cluster.manifests import ACCOUNT, access, task_actions
 
-NAMESPACE = "flyte"
-_CRD = Path(__file__).parents[2] / "config/kubernetes/base/taskactions.yaml"
+REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
+ADDRESS = os.environ.get("FLYTE_TEST_NODE_ADDRESS", "127.0.0.1")
+"""This machine, as the API server reaches it to read logs."""
+NODE_LABEL = "flyte-unified.test/node"
 _START_SECONDS = 30.0
-_CAPACITY = {"cpu": "64", "memory": "256Gi", "pods": "500"}
-"""Parents keep what they asked for while they wait for their children, so a node of two CPUs would hold up a tree of three."""
+_TOKEN_SECONDS = 6 * 3600
+_RBAC = "rbac.authorization.k8s.io"
+_ACCOUNTS = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+_KINDS = {
+    "ServiceAccount": _ACCOUNTS,
+    "Role": Kind(_RBAC, "v1", "Role", "roles"),
+    "RoleBinding": Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
+}
 
 T = TypeVar("T")
+
+
+class _Token(Kind):
+    """The subresource of one account, as a kind whose collection it is."""
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        return _ACCOUNTS.path(namespace, self.plural, "token")
 
 
 class LocalCluster:
@@ -38,8 +65,13 @@ class LocalCluster:
         self._ended: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="cluster")
         self.kubeconfig = directory / "kubeconfig"
+        """The server's under test."""
+        self.admin = Path(REAL) if REAL else directory / "admin"
+        self.namespace = f"flyte-unified-test-{uuid.uuid4().hex[:8]}"
         self.server: FakeKube
+        """Not in a real cluster."""
         self.kube: Kube
+        """The administrator's."""
         self.kubelet: Kubelet
 
     def __enter__(self) -> LocalCluster:
@@ -66,8 +98,11 @@ class LocalCluster:
         return {
             "execution.launcher": "pods",
             "kubernetes.kubeconfig": str(self.kubeconfig),
-            "kubernetes.namespace": NAMESPACE,
+            "kubernetes.namespace": self.namespace,
             "kubernetes.lease_duration": 3.0,
+            "pods.node_selector": (f"{NODE_LABEL}={self.namespace}",),
+            "pods.tolerations": (f"{NODE_LABEL}={self.namespace}:NoSchedule",),
+            "pods.service_account": "flyte-task",
             "server.key": base64.b64encode(bytes(range(32))).decode(),
         }
 
@@ -84,14 +119,119 @@ class LocalCluster:
             self._ended.set_result(None)
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        self.server = await stack.enter_async_context(FakeKube.running())
-        self.server.kubeconfig(self.kubeconfig)
-        self.kube = Kube(kubeconfig=self.kubeconfig)
+        if not REAL:
+            self.server = await stack.enter_async_context(FakeKube.running())
+            self.server.kubeconfig(self.admin)
+            self.server.access.enforced = True
+        self.kube = Kube(kubeconfig=self.admin)
         await self.kube.start()
         stack.push_async_callback(self.kube.stop)
-        await self.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        await self.kube.create(CRDS, yaml.safe_load(_CRD.read_text()))
-        await stack.enter_async_context(Scheduler.running(self.kube))
+        stack.push_async_callback(await define(self.kube))
+        await create_namespace(self.kube, self.namespace)
+        stack.push_async_callback(remove_namespace, self.kube, self.namespace)
+        await self._let_in()
+        if not await _scheduled(self.kube):
+            await stack.enter_async_context(Scheduler.running(self.kube))
         self.kubelet = await stack.enter_async_context(
-            Kubelet.running(self.kube, directory=self._directory / "node", warm=self._warm, capacity=_CAPACITY)
+            Kubelet.running(
+                self.kube,
+                directory=self._directory / "node",
+                name=self.namespace,
+                namespace=self.namespace,
+                address=ADDRESS,
+                labels={NODE_LABEL: self.namespace},
+                capacity={"cpu": "64", "memory": "256Gi", "pods": "500"},  # nothing waits for room that no test asked to
+                taints=[{"key": NODE_LABEL, "value": self.namespace, "effect": "NoSchedule"}],
+                warm=self._warm,
+            )
         )
+        stack.push_async_callback(_let_go, self.kube, self.namespace)
+
+    async def _let_in(self) -> None:
+        """The server under test gets an account with its roles, and a token of it."""
+        for obj in access(self.namespace):
+            await self.kube.create(_KINDS[obj["kind"]], obj)
+        asked = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "metadata": {"namespace": self.namespace},
+            "spec": {"expirationSeconds": _TOKEN_SECONDS},
+        }
+        granted = await self.kube.create(_Token("", "v1", "TokenRequest", ACCOUNT), asked)
+        config = yaml.safe_load(self.admin.read_text())
+        current = next(one["context"] for one in config["contexts"] if one["name"] == config["current-context"])
+        config["users"] = [{"name": ACCOUNT, "user": {"token": granted["status"]["token"]}}]
+        config["contexts"] = [{"name": "server", "context": {"cluster": current["cluster"], "user": ACCOUNT}}]
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(yaml.safe_dump({**config, "current-context": "server"}))
+
+
+async def define(kube: Kube) -> Callable[[], Awaitable[None]]:
+    """TaskActions are served. What is answered undoes it: what was there before is there again."""
+    definition = task_actions()
+    name = definition["metadata"]["name"]
+    try:
+        before = await kube.get(CRDS, name)
+    except Missing:
+        await kube.create(CRDS, definition)
+        await _served(kube, name)
+        return lambda: kube.delete(CRDS, name)
+    await kube.replace(CRDS, {**before, "spec": definition["spec"]})
+    await _served(kube, name)
+
+    async def restore() -> None:
+        now = await kube.get(CRDS, name)
+        await kube.replace(CRDS, {**now, "spec": before["spec"]})
+
+    return restore
+
+
+async def _served(kube: Kube, name: str) -> None:
+    served = asyncio.Event()
+
+    def on_event(change: str, obj: Object) -> None:
+        conditions = (obj.get("status") or {}).get("conditions") or []
+        if any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions):
+            served.set()
+
+    informer = Informer(kube, CRDS, fields=f"metadata.name={name}", on_event=on_event)
+    await informer.start()
+    try:
+        await asyncio.wait_for(served.wait(), _START_SECONDS)
+    finally:
+        await informer.stop()
+
+
+async def create_namespace(kube: Kube, name: str) -> None:
+    """With a default account whose pods get no token: without one, tasks start from a fork server."""
+    await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}
+    try:
+        await kube.create(_ACCOUNTS, {**account, "automountServiceAccountToken": False})
+    except Exists:
+        await kube.patch(_ACCOUNTS, "default", {"automountServiceAccountToken": False}, namespace=name)
+
+
+async def remove_namespace(kube: Kube, name: str) -> None:
+    """A server without controllers keeps the empty shell."""
+    await kube.delete(NAMESPACES, name)
+
+
+async def _let_go(kube: Kube, namespace: str) -> None:
+    """Nothing holds the namespace: whoever would release its objects has ended."""
+    for kind in (TASK_ACTIONS, PODS):
+        async for items, _ in kube.pages(kind, namespace=namespace):
+            for obj in items:
+                with contextlib.suppress(Missing):
+                    name = obj["metadata"]["name"]
+                    await kube.patch(kind, name, {"metadata": {"finalizers": None}}, namespace=namespace)
+                    await kube.delete(kind, name, namespace=namespace, grace=0 if kind is PODS else None)
+
+
+async def _scheduled(kube: Kube) -> bool:
+    """Whether the cluster has a scheduler."""
+    try:
+        lease = await kube.get(LEASES, "kube-scheduler", namespace="kube-system")
+    except Missing:
+        return False
+    return bool((lease.get("spec") or {}).get("holderIdentity"))

@@ -1,0 +1,10 @@
+// etcd, whose own module cannot be built from outside.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }
