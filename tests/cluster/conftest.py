@@ -11,7 +11,9 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.cluster.local import LocalCluster
-from tests.sdk.conftest import SETTINGS, Client
+from tests.sdk.conftest import SETTINGS, Client, newcomer
+
+__all__ = ["newcomer"]
 
 
 @pytest.fixture(autouse=True)

@@ -75,4 +75,4 @@ def test_a_failure_is_not_kept(client: Client) -> None:
     """When the run that computes fails, the next one tries for itself."""
     said = [client.say("caching")[f"failing {number}"] for number in range(2)]
     assert [facts["phase"] for facts in said] == ["FAILED", "FAILED"]
-    assert all(len(facts["attempts"][0]["events"]) == 2 for facts in said)
+    assert all(len(facts["attempts"][0]["events"]) >= 2 for facts in said)
