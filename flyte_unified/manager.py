@@ -297,7 +297,7 @@ class Manager:
             registry=self.registry,
             identify=tokens.identify,
             routes=[Route("GET", "/readyz", self._readyz), metrics.route, *self.storage.routes, *pages.routes],
-            allowed_hosts=server.allowed_hosts,
+            allowed_hosts=self._settings.hosts,
             cors_origins=server.cors_origins,
             observe=metrics.observe,
             in_flight=metrics.in_flight,

@@ -75,10 +75,10 @@ class Application:
 
     async def _answer(self, exchange: Exchange) -> None:
         if exchange.path == "/healthz":
-            # A probe asks by address, whatever the Host; there is nothing to read here.
+            # A probe asks by address, whatever the Host; there is nothing to read here, nor at /readyz.
             await exchange.respond(200, _TEXT, b"OK")
             return
-        if not self._known_host(exchange.host):
+        if exchange.path != "/readyz" and not self._known_host(exchange.host):
             await exchange.respond(421, _TEXT, b"this server is not known by that host name (server.allowed_hosts)\n")
             return
         content_type = self._read_headers(exchange)

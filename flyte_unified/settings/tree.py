@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.settings.sections import (
@@ -92,6 +93,12 @@ class Settings:
         """Where clients reach a server that listens on ``port``, without a trailing slash."""
         host = "localhost" if self.server.host in LOOPBACK | _ANY else self.server.host
         return self.server.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Host headers that are answered beside loopback names: those that are named, and those of our own addresses."""
+        own = (urlsplit(address).hostname for address in (self.server.public_url, self.server.task_url))
+        return (*self.server.allowed_hosts, *filter(None, own))
 
     def ephemeral_in(self, directory: Path) -> Settings:
         """The same server with its data in ``directory``. Code bundles stay where they were."""

@@ -11,30 +11,33 @@ from flyte_unified.kube.kinds import Object
 KUBERNETES = Path(__file__).parents[2] / "config/kubernetes"
 ACCOUNT = "flyte-unified"
 _EVERYWHERE = frozenset({"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace"})
+_ACCESS = frozenset({"ServiceAccount", "Role", "RoleBinding"})
 
 
 def task_actions() -> Object:
     """The definition of their kind."""
-    definition: Object = yaml.safe_load((KUBERNETES / "base/taskactions.yaml").read_text())
+    (definition,) = _read(KUBERNETES / "base/taskactions.yaml")
     return definition
 
 
 def base(namespace: str) -> list[Object]:
     """Everything, in ``namespace``."""
-    listed = yaml.safe_load((KUBERNETES / "base/kustomization.yaml").read_text())["resources"]
-    return [obj for name in listed for obj in _placed(KUBERNETES / "base" / name, namespace)]
-
-
-def access(namespace: str) -> list[Object]:
-    """The accounts, and what they may do."""
-    return _placed(KUBERNETES / "base/rbac.yaml", namespace)
-
-
-def _placed(path: Path, namespace: str) -> list[Object]:
-    objects: list[Object] = list(yaml.safe_load_all(path.read_text()))
+    objects = _read(KUBERNETES / "base")
     for obj in objects:
         if obj["kind"] not in _EVERYWHERE:
             obj["metadata"]["namespace"] = namespace
         for subject in obj.get("subjects", ()):
             subject["namespace"] = namespace
     return objects
+
+
+def access(namespace: str) -> list[Object]:
+    """The accounts, and what they may do."""
+    return [obj for obj in base(namespace) if obj["kind"] in _ACCESS]
+
+
+def _read(path: Path) -> list[Object]:
+    if path.is_dir():
+        listed = yaml.safe_load((path / "kustomization.yaml").read_text())["resources"]
+        return [obj for name in listed for obj in _read(path / name)]
+    return list(yaml.safe_load_all(path.read_text()))

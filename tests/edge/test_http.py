@@ -33,6 +33,10 @@ async def stream(request: Request) -> Response:
     return Response(headers=(("content-type", "text/plain"),), body=chunks())
 
 
+async def ready(request: Request) -> Response:
+    return Response(body=b"ready")
+
+
 async def missing(request: Request) -> Response:
     raise NotFound("no such blob")
 
@@ -48,6 +52,7 @@ ROUTES = [
     Route("GET", "/data/{key:.*}", echo),
     Route("GET", "/count/{size:[0-9]{2}}", echo),
     Route("GET", "/stream", stream),
+    Route("GET", "/readyz", ready),
     Route("GET", "/missing", missing),
     Route("GET", "/broken", broken),
 ]
@@ -163,9 +168,10 @@ async def test_route_errors(served: Service, version: str) -> None:
     ],
 )
 async def test_host(served: Service, version: str, host: str, status: int) -> None:
-    """Only a host name that is loopback or configured reaches a service; a probe reaches /healthz by any."""
+    """Only a host name that is loopback or configured reaches a service; a probe reaches /healthz and /readyz by any."""
     assert (await curl(version, "-H", f"host: {host}", *JSON, served.url + GET_PROJECT))[0] == status
     assert (await curl(version, "-H", f"host: {host}", served.url + "/healthz"))[::2] == (200, b"OK")
+    assert (await curl(version, "-H", f"host: {host}", served.url + "/readyz"))[::2] == (200, b"ready")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

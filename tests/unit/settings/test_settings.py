@@ -208,6 +208,13 @@ def test_the_base_url_is_a_name_that_clients_can_use(flags, expected):
     assert load(flags=flags).base_url(5) == expected
 
 
+def test_the_server_knows_its_own_addresses():
+    """Their hosts are answered, without being named once more."""
+    given = {"server.public_url": "https://Flyte.example.org/", "server.task_url": "http://flyte.ns.svc:80"}
+    assert load(flags={**given, "server.allowed_hosts": ["other"]}).hosts == ("other", "flyte.example.org", "flyte.ns.svc")
+    assert load().hosts == ()
+
+
 def test_the_laptop_example_loads():
     """The example in config/ has no unknown key."""
     assert load(file=ROOT / "config" / "laptop.yaml").execution.slots == 4
