@@ -37,7 +37,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="session")
 def flyte_backend_settings(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {**SETTINGS, **cluster.settings, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+    pods = {"pods.data_image": "flyte-unified", "pods.image_pull_grace": 1.0}
+    return {**SETTINGS, **cluster.settings, **pods, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,15 @@ _START_ERRORS = frozenset({"StartError", "ContainerCannotRun"})
 def state(pod: Mapping[str, Any], *, now: Micros, config: Patience) -> State:
     """What ``pod`` (a core v1 Pod as JSON) tells at ``now``. Never raises, whatever the pod."""
     facts = read(pod)
+    seen = _state(pod, facts, now=now, config=config)
+    ending = seen.exit
+    if not facts.uploader or ending is None or ending.fault is None or ending.code == 0:
+        return seen
+    # Whatever ends the pod ends the uploader too, and it stores what it finds.
+    return replace(seen, exit=replace(ending, fault=replace(ending.fault, certain=True)))
+
+
+def _state(pod: Mapping[str, Any], facts: Facts, *, now: Micros, config: Patience) -> State:
     if facts.main is not None and (end := facts.main.ended) is not None:
         if facts.uploader and not facts.over and (running := _storing(facts, now, config)) is not None:
             return running
@@ -124,7 +133,7 @@ def _without_runtime(facts: Facts, end: Ended, ending: Exit) -> Exit:
     else:
         told = f"the container exited with code {end.code}{f': {end.message}' if end.message else ''}"
         known = fault("ContainerExited", told, Failure.USER)
-    return replace(ending, fault=replace(known, certain=True))
+    return replace(ending, fault=known)
 
 
 def _storing(facts: Facts, now: Micros, config: Patience) -> State | None:

@@ -345,6 +345,14 @@ def test_without_a_runtime_the_exit_code_decides(
     assert fault.certain
 
 
+def test_outputs_stored_when_a_pod_is_given_up_are_no_success():
+    """Our container stores what it finds when it is told to end, also for an image that never came."""
+    found = beside(waiting("InvalidImageName"), ended(0), "Pending")
+    fault = ending(found).fault
+    assert fault is not None
+    assert (fault.code, fault.certain) == ("InvalidImageName", True)
+
+
 TEXTS = st.text(max_size=8) | st.sampled_from(["\ud800", at(3), "0001-01-01T00:00:00+14:00"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
