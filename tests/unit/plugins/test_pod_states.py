@@ -347,7 +347,7 @@ def test_without_a_runtime_the_exit_code_decides(
 
 def test_outputs_stored_when_a_pod_is_given_up_are_no_success():
     """Our container stores what it finds when it is told to end, also for an image that never came."""
-    found = beside(waiting("InvalidImageName"), ended(0), "Pending")
+    found = beside(waiting("InvalidImageName"), running(2), "Pending")
     fault = ending(found).fault
     assert fault is not None
     assert (fault.code, fault.certain) == ("InvalidImageName", True)
