@@ -13,10 +13,10 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test lint bench conformance format generate wheel clean
+.PHONY: help demo start test test-cluster cluster lint bench conformance format generate wheel clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.laptop ## start a server, run a program on it, show the result, leave nothing behind
 	@$(BIN)/python examples/demo.py
@@ -28,6 +28,14 @@ test: $(VENV)/.tools ## run the tests
 	@$(call debian,chromium,command -v chromium)
 	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+test-cluster: $(VENV)/.tools ## run the cluster's tests in the cluster that $FLYTE_TEST_KUBECONFIG names
+	@[ -r "$$FLYTE_TEST_KUBECONFIG" ] || { echo "Name a cluster's kubeconfig: make test-cluster" \
+	  "FLYTE_TEST_KUBECONFIG=/path/to/kubeconfig. \`make cluster\` starts one. See docs/cluster.md." >&2; exit 2; }
+	FLYTE_TEST_KUBECONFIG="$$(realpath "$$FLYTE_TEST_KUBECONFIG")" $(BIN)/python -m pytest tests/cluster tests/contract/kube $(ARGS)
+
+cluster: $(VENV)/.tools ## start Kubernetes without nodes, for test-cluster; builds it, which takes minutes and Go
+	@$(BIN)/python -m tests.cluster.realserver.serve --kubeconfig $(VENV)/kubeconfig $(ARGS)
 
 lint: $(VENV)/.tools ## check style, types and import rules
 	$(BIN)/ruff check

@@ -123,6 +123,7 @@ class LocalCluster:
             self.server = await stack.enter_async_context(FakeKube.running())
             self.server.kubeconfig(self.admin)
             self.server.access.enforced = True
+            stack.callback(self._all_allowed)
         self.kube = Kube(kubeconfig=self.admin)
         await self.kube.start()
         stack.push_async_callback(self.kube.stop)
@@ -145,7 +146,11 @@ class LocalCluster:
                 warm=self._warm,
             )
         )
-        stack.push_async_callback(_let_go, self.kube, self.namespace)
+        stack.push_async_callback(let_go, self.kube, self.namespace)
+
+    def _all_allowed(self) -> None:
+        """The server under test never asked for what its roles don't give it."""
+        assert self.server.access.refused == []
 
     async def _let_in(self) -> None:
         """The server under test gets an account with its roles, and a token of it."""
@@ -217,15 +222,19 @@ async def remove_namespace(kube: Kube, name: str) -> None:
     await kube.delete(NAMESPACES, name)
 
 
-async def _let_go(kube: Kube, namespace: str) -> None:
+async def let_go(kube: Kube, namespace: str) -> None:
     """Nothing holds the namespace: whoever would release its objects has ended."""
     for kind in (TASK_ACTIONS, PODS):
-        async for items, _ in kube.pages(kind, namespace=namespace):
-            for obj in items:
-                with contextlib.suppress(Missing):
-                    name = obj["metadata"]["name"]
-                    await kube.patch(kind, name, {"metadata": {"finalizers": None}}, namespace=namespace)
-                    await kube.delete(kind, name, namespace=namespace, grace=0 if kind is PODS else None)
+        with contextlib.suppress(Missing):  # the kind, where nobody defined it
+            async for items, _ in kube.pages(kind, namespace=namespace):
+                for obj in items:
+                    await _drop(kube, kind, obj["metadata"]["name"], namespace)
+
+
+async def _drop(kube: Kube, kind: Kind, name: str, namespace: str) -> None:
+    with contextlib.suppress(Missing):
+        await kube.patch(kind, name, {"metadata": {"finalizers": None}}, namespace=namespace)
+        await kube.delete(kind, name, namespace=namespace, grace=0 if kind is PODS else None)
 
 
 async def _scheduled(kube: Kube) -> bool:

@@ -34,6 +34,8 @@ class Access:
         self._store = store
         self._users: dict[str, User] = {}
         self.enforced = False
+        self.refused: list[str] = []
+        """What was not allowed, in the server's words."""
 
     def add(self, token: str, user: User) -> None:
         self._users[token] = user
@@ -67,6 +69,7 @@ class Access:
             where = f' in the namespace "{asked.namespace}"' if asked.namespace else " at the cluster scope"
             resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
             why = f'User "{user.name}" cannot {asked.verb} resource "{resource}" in API group "{asked.group}"{where}'
+            self.refused.append(why)
             raise forbidden(asked.group, asked.resource, asked.name, why)
 
     def allowed(self, user: User, asked: Asked) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.kinds import NAMESPACES
 from flyte_unified.testing.fake_kube import FakeKube
+from tests.cluster.local import create_namespace, let_go, remove_namespace
 from tests.contract.kube.raw import Raw
 
 REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
@@ -47,11 +47,12 @@ async def kube(cluster: FakeKube | None, tmp_path: Path) -> AsyncIterator[Kube]:
 @pytest.fixture
 async def namespace(kube: Kube, cluster: FakeKube | None) -> AsyncIterator[str]:
     name = f"flyte-unified-test-{uuid.uuid4().hex[:8]}"
-    await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await create_namespace(kube, name)
     yield name
     if cluster is not None:
         cluster.faults.restore()
-    await kube.delete(NAMESPACES, name)
+    await let_go(kube, name)
+    await remove_namespace(kube, name)
 
 
 @pytest.fixture

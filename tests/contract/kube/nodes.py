@@ -16,6 +16,7 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import EVENTS, PODS
 from flyte_unified.testing.kubelet import Kubelet, Pace
+from tests.cluster.local import ADDRESS
 
 Object = dict[str, Any]
 PATIENCE = 15.0
@@ -66,7 +67,8 @@ class World:
 
     def new_kubelet(self, **options: Any) -> Kubelet:
         labels = {"flyte-unified.test/node": self.node}
-        return Kubelet(self.kube, **{"name": self.node, "directory": self.directory, "labels": labels, "pace": QUICK} | options)
+        given = {"name": self.node, "namespace": self.namespace, "address": ADDRESS, "directory": self.directory}
+        return Kubelet(self.kube, **given | {"labels": labels, "pace": QUICK} | options)
 
     async def run(self, *containers: Object, name: str = "pod", wait: bool = True, **spec: Any) -> Object:
         """Create a pod on the node; with ``wait``, until it has ended."""
