@@ -180,6 +180,7 @@ class Manager:
 
     def _plane(self, tokens: RunTokens, clock: Clock) -> Plane:
         parts = Parts(
+            database=self._database,
             ledger=self._ledger,
             store=self._store,
             catalog=self._cache,

@@ -13,6 +13,7 @@ from typing import Protocol
 from flyte_unified.actions.queue import WorkQueue
 from flyte_unified.core.clock import Clock
 from flyte_unified.dataproxy.logs import Lines
+from flyte_unified.db.api import Database
 from flyte_unified.executor.caching import Caching, Catalog
 from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.judge import Options
@@ -48,6 +49,7 @@ class Plane(Protocol):
 class Parts:
     """What every plane is made of."""
 
+    database: Database
     ledger: Ledger
     store: DataStore
     catalog: Catalog

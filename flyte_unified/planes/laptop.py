@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from flyte_unified.actions.queue import Rows
 from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.executor.machine import capacity
 from flyte_unified.executor.slots import Slots
+from flyte_unified.launchers.dispatch import Launchers
 from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.planes.api import Parts
+from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.plugins import registry
+from flyte_unified.plugins.api import Job, Process
 from flyte_unified.settings import ENV_PREFIX, Settings
 
 
@@ -22,9 +26,13 @@ class Laptop:
 
     def __init__(self, settings: Settings, parts: Parts, *, interpreter: Path) -> None:
         attempts = _attempts(settings, parts, interpreter)
-        self.lines = ProcessLines(attempts)
+        self._connectors = ConnectorParts(settings, parts)
+        self.lines = self._connectors.lines(ProcessLines(attempts))
         self.controller = parts.controller(
-            queue=Rows(ledger=parts.ledger), describe=registry.describe, launcher=attempts, slots=_slots(settings)
+            queue=Rows(ledger=parts.ledger),
+            describe=partial(registry.describe, connectors=self._connectors.describe),
+            launcher=Launchers({Process: attempts, Job: self._connectors.launcher()}),
+            slots=_slots(settings),
         )
 
     async def start(self) -> None:
@@ -32,9 +40,11 @@ class Laptop:
 
     async def stop(self, *, grace: float) -> None:
         await self.controller.stop(grace=grace)
+        self._connectors.close()
 
     async def close(self) -> None:
         await self.controller.close()
+        self._connectors.close()
 
 
 def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAttempts:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flyteidl2.core import execution_pb2, tasks_pb2
+from flyteidl2.connector import connector_pb2
+from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from flyte_unified.core.clock import Micros
@@ -150,11 +151,11 @@ class Resource:
 class Job:
     """A job that a connector runs somewhere else (flyteidl2/connector)."""
 
-    connector: str
-    """The address of the service."""
-    template: tasks_pb2.TaskTemplate
+    connectors: tuple[str, ...]
+    """Addresses of services. Of several, the first that says it runs the task's type is taken."""
+    request: connector_pb2.CreateTaskRequest
+    """All but the inputs."""
     input_uri: str
-    output_prefix: str
     links: tuple[execution_pb2.TaskLog, ...] = ()
 
 

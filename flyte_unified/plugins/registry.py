@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flyte_unified.plugins import container, sleep
-from flyte_unified.plugins.api import Refusal, TaskContext, Work
+from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
+from flyte_unified.plugins.connectors import nothing_to_run
 
 _OPERATORS = {
     "clustered": "JobSet in a cluster",
@@ -19,11 +22,26 @@ _OPERATORS = {
 _PLUGINS = {"core-sleep": sleep.describe}
 
 
-def describe(context: TaskContext) -> Work:
-    """What an attempt of this task is. Raises InvalidArgument for a template that no attempt could run."""
+def no_connectors(context: TaskContext) -> Job | Refusal | None:
+    """A laptop without any."""
+    return None
+
+
+def describe(context: TaskContext, *, connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors) -> Work:
+    """What an attempt of this task is. Raises InvalidArgument for a template that no attempt could run.
+
+    ``connectors`` describes what a connector runs, and is None for other tasks: what a connector was given is its.
+    """
     template = context.spec.task_template
+    if (own := _PLUGINS.get(template.type)) is not None:
+        return own(context)
+    if (job := connectors(context)) is not None:
+        return job
     if (operator := _OPERATORS.get(template.type)) is not None:
         return Refusal("UnsupportedTaskType", f"a task of type {template.type!r} is run by {operator}, not on a laptop")
-    if not (template.HasField("container") or template.HasField("k8s_pod")) and template.type not in _PLUGINS:
-        return Refusal("UnsupportedTaskType", f"a task of type {template.type!r} is run by a connector, and none is configured")
-    return _PLUGINS.get(template.type, container.describe)(context)
+    if nothing_to_run(template):
+        return Refusal(
+            "UnsupportedTaskType",
+            f"a task of type {template.type!r} is run by a connector, and connectors.endpoints names none",
+        )
+    return container.describe(context)

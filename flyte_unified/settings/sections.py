@@ -222,6 +222,19 @@ class Operators:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connectors:
+    """Services that run tasks of their types somewhere else (flyteidl2.connector), on a laptop as in a cluster."""
+
+    endpoints: Strings = _setting(
+        (),
+        "Their addresses, `host:port`, or `grpcs://host:port` for TLS. `type=address` gives it the tasks of that type, "
+        "whatever else they could be; a bare address is asked what it runs of the tasks that nothing else here does.",
+    )
+    poll: Seconds = _setting(10.0, "How often a connector is asked about a job; at first more often.", least=0.05)
+    timeout: Seconds = _setting(30.0, "How long a connector may take for an answer.", least=0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Reuse of results."""
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.settings.sections import (
     Cache,
+    Connectors,
     Data,
     Database,
     Execution,
@@ -63,6 +64,7 @@ class Settings:
     kubernetes: Kubernetes = Kubernetes()
     pods: Pods = Pods()
     operators: Operators = Operators()
+    connectors: Connectors = Connectors()
     cache: Cache = Cache()
     projects: Projects = Projects()
     log: Log = Log()
@@ -117,6 +119,7 @@ SECTIONS: dict[str, type] = {
     "kubernetes": Kubernetes,
     "pods": Pods,
     "operators": Operators,
+    "connectors": Connectors,
     "cache": Cache,
     "projects": Projects,
     "log": Log,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flyteidl2.core import tasks_pb2
+from flyteidl2.connector import connector_pb2
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -53,7 +53,7 @@ class Recorder:
 
 
 POD = Pod(manifest={}, primary="main")
-JOB = Job(connector="c:1", template=tasks_pb2.TaskTemplate(), input_uri="", output_prefix="")
+JOB = Job(connectors=("c:1",), request=connector_pb2.CreateTaskRequest(), input_uri="")
 PROCESS = Process(arguments=("a",), environment={}, system={}, resources=Resources())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flyteidl2.connector import connector_pb2
 from flyteidl2.task import task_definition_pb2
 
 from flyte_unified.plugins.api import Job, Pod, Refusal, Resource, TaskContext, Timer, Work
@@ -20,7 +21,7 @@ def connectors(context: TaskContext) -> Job | Refusal | None:
     template = context.spec.task_template
     if template.type not in ("bigquery", "databricks"):
         return None
-    return Job(connector="dns:///c", template=template, input_uri="", output_prefix="")
+    return Job(connectors=("c:1",), request=connector_pb2.CreateTaskRequest(template=template), input_uri="")
 
 
 def described(found: task_definition_pb2.TaskSpec) -> Work:

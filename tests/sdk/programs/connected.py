@@ -1,0 +1,89 @@
+"""Tasks that a connector runs (``farm.py``), alone and below a task that is a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import flyte
+import flyte.errors
+from flyte.connectors import AsyncConnectorExecutorMixin
+from flyte.extend import TaskTemplate
+from flyte.models import NativeInterface, SerializationContext
+from speak import raised, say, tell
+
+FARM = os.environ.get("FARM") or sys.argv[1]
+"""Where jobs are; tasks are told by the run."""
+
+
+class FarmTask(AsyncConnectorExecutorMixin, TaskTemplate):
+    """Twice its number, once it is grown."""
+
+    def __init__(self, behaviour: str, *, task_type: str = "farm", **options: Any) -> None:
+        interface = NativeInterface({"x": (int, None)}, {"o0": int})
+        super().__init__(
+            name=f"connected.{behaviour}.{task_type}", interface=interface, task_type=task_type, image=None, **options
+        )
+        self.behaviour = behaviour
+
+    def custom_config(self, sctx: SerializationContext) -> dict[str, Any]:
+        return {"behaviour": self.behaviour, "farm": FARM, "configs": {"soil": "loam"}}
+
+
+TASKS = {name: FarmTask(name) for name in ("succeeds", "forgets", "fails", "cancelled", "held", "refused")}
+TASKS["stumbles"] = FarmTask("stumbles", retries=1)
+SILENT = FarmTask("succeeds", task_type="silent_farm")
+UNKNOWN = FarmTask("succeeds", task_type="unheard_of")
+jobs = flyte.TaskEnvironment.from_task("jobs", *TASKS.values(), SILENT, UNKNOWN)
+env = flyte.TaskEnvironment(name="connected", depends_on=[jobs])
+
+
+@env.task
+async def parent(x: int) -> str:
+    """Its children are jobs; one fails."""
+    doubled = await asyncio.gather(*(TASKS["succeeds"](x=n) for n in range(x)))
+    try:
+        await TASKS["fails"](x=1)
+    except flyte.errors.RuntimeUserError as error:
+        return f"{doubled}, {error.code}: {error}"
+    return "nothing was raised"
+
+
+async def comes(name: str) -> Path:
+    """A file of a job, once it is there."""
+    async with asyncio.timeout(30):
+        while not (found := list(Path(FARM).glob(name))):
+            await asyncio.sleep(0.05)
+        return found[0].parent
+
+
+def main() -> None:
+    """All of them; or one that is begun; or a wait for a file, for who has nothing else to wait by."""
+    match sys.argv[2:]:
+        case ["run", name]:
+            flyte.init_from_config()
+            print(flyte.run(TASKS[name], x=21).name)
+        case ["wait", name]:
+            print(asyncio.run(comes(name)))
+        case _:
+            flyte.init_from_config()
+            everything()
+
+
+def everything() -> None:
+    runs = {name: flyte.run(task, x=21) for name, task in TASKS.items()}
+    runs["silent"] = flyte.run(SILENT, x=2)
+    runs["unknown"] = flyte.run(UNKNOWN, x=2)
+    runs["parent"] = flyte.with_runcontext(env_vars={"FARM": FARM}).run(parent, x=3)
+    held = asyncio.run(comes("connected.held.*/looks"))
+    runs["held"].abort("no more rain")
+    for name, run in runs.items():
+        tell(name, run, raised=raised(run))
+    say("deleted", held=str(held), deleted=str(asyncio.run(comes("*/deleted"))))
+
+
+if __name__ == "__main__":
+    main()
