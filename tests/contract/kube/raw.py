@@ -130,5 +130,6 @@ def config_map(name: str, data: dict[str, str] | None = None, **metadata: Any) -
 
 
 def pod(name: str, **spec: Any) -> dict[str, Any]:
-    containers = [{"name": "main", "image": "example.org/image:1"}]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": containers, **spec}}
+    """No scheduler looks at it."""
+    given = {"containers": [{"name": "main", "image": "example.org/image:1"}], "schedulerName": "nobody"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {**given, **spec}}

@@ -22,7 +22,7 @@ from kubernetes.dynamic import DynamicClient
 from kubernetes.informer import SharedInformer
 
 from tests.contract.kube.conftest import REAL
-from tests.contract.kube.raw import MERGE, PATIENCE, Raw, config_map
+from tests.contract.kube.raw import MERGE, PATIENCE, Raw, config_map, pod
 from tests.contract.kube.test_api_server_custom import DEFINITIONS, definition
 
 KUBECTL = os.environ.get("FLYTE_TEST_KUBECTL") or shutil.which("kubectl")
@@ -160,9 +160,7 @@ async def test_kubectl_applies_and_shows(api: Raw, kubectl: Any):
 
 async def test_kubectl_follows_a_pod(api: Raw, kubectl: Any):
     """describe, wait, get -w, logs, delete."""
-    content = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
-    container = {"name": "main", "image": "example.org/image:1"}
-    assert (await kubectl("apply", "-f", "-", content=[{**content, "spec": {"containers": [container]}}]))[0] == 0
+    assert (await kubectl("apply", "-f", "-", content=[pod("p")]))[0] == 0
     assert "Status:       Pending" in (await kubectl("describe", "pod", "p"))[1]
     waiting = asyncio.create_task(kubectl("wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=20s"))
     await api("PATCH", "~pods/p/status", {"status": {"phase": "Running"}}, MERGE)
