@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import sys
@@ -161,7 +162,7 @@ async def test_kubectl_applies_and_shows(api: Raw, kubectl: Any):
 async def test_kubectl_follows_a_pod(api: Raw, kubectl: Any):
     """describe, wait, get -w, logs, delete."""
     assert (await kubectl("apply", "-f", "-", content=[pod("p")]))[0] == 0
-    assert "Status:       Pending" in (await kubectl("describe", "pod", "p"))[1]
+    assert re.search(r"^Status: +Pending$", (await kubectl("describe", "pod", "p"))[1], re.MULTILINE)
     waiting = asyncio.create_task(kubectl("wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=20s"))
     await api("PATCH", "~pods/p/status", {"status": {"phase": "Running"}}, MERGE)
     assert await waiting == (0, "pod/p condition met\n")
