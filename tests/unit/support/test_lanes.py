@@ -1,0 +1,62 @@
+"""The runner of the whole suite, on small files in place of the suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lanes import JOBS, ROOT, Lanes, whole
+
+FILES = {
+    "good": "def test_a(): pass\ndef test_b(): pass\n",
+    "bad": "import pytest\ndef test_c(): assert 0, 'the reason'\n@pytest.mark.skip\ndef test_d(): pass\n",
+    "dead": "import os\ndef test_e(): os._exit(3)\n",
+    "silent": "import os\ndef test_g(): os._exit(0)\n",
+    "torn": "import pytest\n@pytest.fixture\ndef f():\n    yield\n    assert 0\ndef test_f(f): pass\n",
+    "none": "",
+}
+
+
+async def ran(tmp_path: Path, capsys: pytest.CaptureFixture[str], *names: str) -> tuple[int, list[str]]:
+    """The exit code, and the lines."""
+    for name in names:
+        (tmp_path / f"test_{name}.py").write_text(FILES[name])
+    lanes = Lanes([(str(tmp_path / f"test_{name}.py"),) for name in names], [], directory=tmp_path)
+    code = await lanes.run()
+    return code, capsys.readouterr().out.splitlines()
+
+
+async def test_all_lanes_have_one_closing_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It adds up what every job told; what a failed test said is shown, and decides the exit code."""
+    code, lines = await ran(tmp_path, capsys, "good", "bad", "torn", "none")
+    assert code == 1
+    assert lines[-1].startswith("3 passed, 1 failed, 1 error, 1 skipped in ")
+    assert sum("the reason" in line for line in lines) >= 1
+    assert sum(" in 0." in line for line in lines[:-1]) == 4
+
+
+@pytest.mark.parametrize(("name", "status"), [("dead", 3), ("silent", 0)])
+async def test_a_pytest_that_dies_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, status: int
+) -> None:
+    """Though it told of no failure, and the other lane of none either; its exit code may even be 0."""
+    code, lines = await ran(tmp_path, capsys, name, "good")
+    assert code == (status or 1)
+    assert lines[-1].startswith("2 passed, 0 failed, 1 error in ")
+    assert f"pytest ended with code {status} and no closing line" in lines
+
+
+async def test_no_test_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lane may be empty, as with ``-k``; all of them may not."""
+    code, lines = await ran(tmp_path, capsys, "none")
+    assert code == 5
+    assert lines[-1].startswith("0 passed, 0 failed in ")
+
+
+def test_nothing_is_left_out() -> None:
+    """Every job is there, and the last one takes all that is in no other."""
+    *named, (tests, *ignored) = whole()
+    assert all((ROOT / name).is_dir() for job in named for name in job)
+    assert tests == "tests"
+    assert {f"--ignore={name}" for job in JOBS for name in job} == set(ignored)
