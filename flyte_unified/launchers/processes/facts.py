@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 LINUX = sys.platform == "linux"
+_UNTOLD = -1
+"""In place of a session where ``ps`` tells none: nobody's."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -46,15 +48,18 @@ def table() -> dict[int, Process]:
         rows = ((int(name), _stat(int(name))) for name in os.listdir("/proc") if name.isdigit())
         return {pid: Process(int(row[1]), int(row[2]), int(row[3])) for pid, row in rows if row}
     lines = (line.split() for line in _run("ps", "-axo", "pid=,ppid=,pgid=").splitlines())
-    return {int(line[0]): Process(int(line[1]), int(line[2]), 0) for line in lines if len(line) == 3}
+    return {int(line[0]): Process(int(line[1]), int(line[2]), _UNTOLD) for line in lines if len(line) == 3}
 
 
 def tree(root: int, processes: Mapping[int, Process]) -> set[int]:
     """``root``, its descendants, and whoever is in its group or session.
 
     A task leads its own session, and on Linux adopts its orphans, so that its descendants stay below it whatever they
-    do; the group catches what is left where there is no such adoption.
+    do; the group catches what is left where there is no such adoption. What never had a process (0) has no tree: in the
+    groups and sessions of that number is everything else that runs.
     """
+    if root <= 0:
+        return set()
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
         children.setdefault(process.parent, []).append(pid)
@@ -174,4 +179,5 @@ def _listdir(path: str) -> list[str]:
 def _run(*argv: str) -> str:
     import subprocess  # only where there is no /proc
 
-    return subprocess.run(argv, capture_output=True, text=True, check=False, env={"LC_ALL": "C"}).stdout.strip()
+    environment = {"LC_ALL": "C", "PATH": "/bin:/usr/bin:/sbin:/usr/sbin"}  # without a PATH, /usr/sbin is not looked at
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment).stdout.strip()
