@@ -44,7 +44,7 @@ from flyte_unified.launchers.processes.pool import ForkServer, Pool
 from flyte_unified.launchers.processes.pump import QUIET
 from flyte_unified.launchers.processes.task import Task
 
-VERSION = 1
+VERSION = 2
 _LOCK_SECONDS = 2
 _FIRST_LINGER = 15.0
 _LINGER = 2.0

@@ -7,6 +7,7 @@ What is asked for is remembered here until it is confirmed, and asked again of t
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import logging
@@ -22,7 +23,7 @@ from flyte_unified.launchers.processes import command, keeper
 from flyte_unified.launchers.processes.forkserver import Frames
 from flyte_unified.launchers.processes.interpreters import Interpreter, Interpreters
 from flyte_unified.launchers.processes.task import read_json
-from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, Started, WorkEvent
+from flyte_unified.launchers.processes.work import Adopted, Exited, PrivateFiles, ProcessWork, Started, WorkEvent
 
 _ATTEMPTS = 5
 _BRIEF = 1.0
@@ -88,7 +89,7 @@ class ProcessLauncher:
         """Start ``work``, unless it was started before. Its Started follows. Raises LaunchFailed, BadInterpreter."""
         interpreter, mark = await self._interpreters.inspect(work.interpreter)
         program = await asyncio.to_thread(command.resolve, work.argv, interpreter, env=work.env)
-        warm = self._warm(interpreter, mark, work.env) if work.warm and program.source else None
+        warm = self._warm(interpreter, mark, work.env, secrets=work.secrets) if work.warm and program.source else None
         order = {
             "id": work.id,
             "command": list(program.command),
@@ -98,8 +99,9 @@ class ProcessLauncher:
             "log": str(work.log.absolute()),
             "log_limit": work.log_limit,
             "memory_limit": work.memory_limit or 0,
+            "private": work.private and _written(work.private),
         }
-        message = {"verb": "launch", "order": order, "env": dict(work.env), "warm": warm}
+        message = {"verb": "launch", "order": order, "env": {**work.env, **work.secrets}, "warm": warm}
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._closing or self._listening is None or self._listening.done():
             raise Unavailable("the server is stopping, or has no keeper of local processes")
@@ -355,11 +357,13 @@ class ProcessLauncher:
 
     # Fork servers
 
-    def _warm(self, interpreter: Interpreter, mark: str, env: Mapping[str, str]) -> dict[str, Any] | None:
-        """The fork server that fits ``env``, or None when there can be none."""
-        if interpreter.flyte is None:
-            return None
+    def _warm(
+        self, interpreter: Interpreter, mark: str, env: Mapping[str, str], *, secrets: Mapping[str, str] | None = None
+    ) -> dict[str, Any] | None:
+        """The fork server that fits ``env``, or None when there can be none, or it would have to know one of ``secrets``."""
         family = mark[:16]
+        if interpreter.flyte is None or command.inherited(secrets or {}, also=self._read_at_import.get(family, set())):
+            return None
         chosen = command.inherited(env, also=self._read_at_import.get(family, set()))
         variant = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:16]
         if (key := f"{family}-{variant}") in self._unfit:
@@ -373,6 +377,11 @@ class ProcessLauncher:
             "single": not self._fork,
             "avoid": [],
         }
+
+
+def _written(private: PrivateFiles) -> dict[str, Any]:
+    files = {name: base64.b64encode(content).decode() for name, content in private.files.items()}
+    return {"directory": private.directory, "files": files}
 
 
 def _hold(home: str) -> list[int]:

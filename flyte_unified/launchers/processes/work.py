@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateFiles:
+    """A directory in memory that one process and its descendants see, and nobody else."""
+
+    directory: str
+    files: Mapping[str, bytes] = field(repr=False)
+    """By their paths below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +25,7 @@ class ProcessWork:
     argv: tuple[str, ...]
     """As in a container: the first is found in the interpreter's ``bin`` directory, else on ``env``'s PATH."""
     env: Mapping[str, str]
-    """The whole environment."""
+    """The whole environment, but for ``secrets``."""
     directory: Path
     """Where it runs; created."""
     log: Path
@@ -28,6 +37,10 @@ class ProcessWork:
     """Bytes that it and its descendants may have resident."""
     log_limit: int = 64 << 20
     """Bytes of output kept."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables over ``env``. They are told to the process, and stand nowhere else: neither in a file nor in a fork server."""
+    private: PrivateFiles | None = None
+    """The same as files."""
 
 
 @dataclass(frozen=True, slots=True)

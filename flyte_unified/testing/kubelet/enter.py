@@ -4,18 +4,14 @@
 specification is JSON: ``argv``, ``directory``, ``mounts`` (source, target, read_only; parents first), ``stage`` (an empty
 directory) and ``failure`` (where to write why it could not be). The environment is the container's already.
 
-A mount needs a place to be mounted on, and ``/var/inputs`` has none on this machine. So the deepest directory that does
-exist is replaced, in this mount namespace alone, by a memory file system with every entry of the original bound into
-it; there the missing rest can be made. Nothing of the machine's own is written to; what it gets in that very directory later,
-the container does not see.
+How a mount comes to a place that this machine does not have, ``/var/inputs`` say, is told in ``launchers.processes.mounts``.
 """
 
-# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208, PTH211
+# ruff: noqa: PTH100, PTH118, PTH123
 # pathlib would cost each container its import.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -23,8 +19,16 @@ import stat
 import sys
 from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+if __name__ == "__main__":  # our package without its __init__, which is not a container's business
+    import types
+
+    _package = types.ModuleType("flyte_unified")
+    _package.__path__ = [os.path.abspath(__file__).rsplit(os.sep, 3)[0]]
+    sys.modules["flyte_unified"] = _package
+
+from flyte_unified.launchers.processes import mounts as kernel
+from flyte_unified.launchers.processes.mounts import MS_BIND, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
+
 _KEPT = {2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: 1 << 21}
 """Flags of statvfs(3) that a remount must repeat, as mount(2) knows them: nosuid, nodev, noexec and the access times."""
 CANNOT_START = 128
@@ -68,94 +72,25 @@ def _execute(argv: list[str]) -> None:
 
 
 def _mount_all(mounts: list[dict[str, Any]], stage: str) -> None:
-    _unshare()
-    _mount(None, "/", MS_REC | MS_PRIVATE)
+    kernel.unshare(as_root=True)
+    kernel.mount(None, "/", MS_REC | MS_PRIVATE)
     held = {mount["target"]: os.open(mount["source"], os.O_PATH) for mount in mounts}  # a mount may hide another's source
     mirrors: set[int] = set()
     targets: list[str] = []
     if any(not os.path.lexists("/" + mount["target"].split("/")[1]) for mount in mounts):
-        mirrors.add(_mirror("/", stage))
+        mirrors.add(kernel.mirror("/", stage))
         os.chroot(stage)
     for mount in mounts:
         target, source = mount["target"], held[mount["target"]]
-        _make(target, mirrors, targets, directory=stat.S_ISDIR(os.fstat(source).st_mode))
-        _mount(f"/proc/self/fd/{source}", target, MS_BIND | MS_REC)
+        kernel.make(target, mirrors, targets, directory=stat.S_ISDIR(os.fstat(source).st_mode))
+        kernel.mount(f"/proc/self/fd/{source}", target, MS_BIND | MS_REC)
         if mount["read_only"]:
             flags = os.statvfs(target).f_flag
             kept = sum(there for here, there in _KEPT.items() if flags & here)
-            _mount(None, target, MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
+            kernel.mount(None, target, MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
         targets.append(os.path.realpath(target))
     for source in held.values():
         os.close(source)
-
-
-def _unshare() -> None:
-    """A mount namespace of our own: as root, else in a user namespace where we are root."""
-    uid, gid = os.getuid(), os.getgid()
-    try:
-        _call("unshare", CLONE_NEWNS)
-    except PermissionError:
-        _call("unshare", CLONE_NEWNS | CLONE_NEWUSER)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-
-
-def _make(target: str, mirrors: set[int], targets: list[str], *, directory: bool) -> None:
-    """See that ``target`` can be mounted on; what is missing is made in a mirror or in a volume, never in the machine's own."""
-    if os.path.exists(target):
-        return
-    ancestor = os.path.dirname(target)
-    while not os.path.isdir(ancestor):
-        ancestor = os.path.dirname(ancestor)
-    real = os.path.realpath(ancestor)
-    ours = os.stat(real).st_dev in mirrors or any(real == place or real.startswith(place + "/") for place in targets)
-    if not ours:
-        mirrors.add(_mirror(real, real))
-    os.makedirs(target if directory else os.path.dirname(target), exist_ok=True)
-    if not directory:
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o644))
-
-
-def _mirror(original: str, copy: str) -> int:
-    """Mount on ``copy`` a directory in memory that has the entries of ``original``. Returns its device."""
-    held = os.open(original, os.O_PATH)
-    names = os.listdir(original)
-    _mount("tmpfs", copy, 0, kind="tmpfs", data="mode=755")
-    for name in names:
-        source, target = f"/proc/self/fd/{held}/{name}", f"{copy.rstrip('/')}/{name}"
-        try:
-            mode = os.lstat(source).st_mode
-            if stat.S_ISLNK(mode):
-                os.symlink(os.readlink(source), target)
-                continue
-            if stat.S_ISDIR(mode):
-                os.mkdir(target)
-            else:
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600))
-            _mount(source, target, MS_BIND | MS_REC)
-        except OSError:  # it is gone by now, or nobody may bind it: the container goes without it
-            continue
-    os.close(held)
-    return os.stat(copy).st_dev
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *args: Any) -> None:
-    if getattr(_libc, name)(*args):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name)
-
-
-def _mount(source: str | None, target: str, flags: int, *, kind: str | None = None, data: str | None = None) -> None:
-    words = [word.encode() if word is not None else None for word in (source, target, kind, data)]
-    try:
-        _call("mount", words[0], words[1], words[2], ctypes.c_ulong(flags), words[3])
-    except OSError as error:
-        error.filename = f"mount {target}"
-        raise
 
 
 if __name__ == "__main__":
