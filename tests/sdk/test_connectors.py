@@ -181,14 +181,14 @@ async def held(server: Server, farm: Path) -> tuple[str, Path]:
         "task": {"project": "flytesnacks", "domain": "development"},
     }
     (server.directory / "config.yaml").write_text(json.dumps(config))
-    run = await program(server, farm, "run", "held")
-    return run, Path(await program(server, farm, "wait", "*/looks"))
+    run = await program(server, "connected.py", str(farm), "held")
+    return run, Path(await program(server, "appears.py", str(farm), "*/looks"))
 
 
-async def program(server: Server, farm: Path, *words: str) -> str:
-    """The last word of ``connected.py``."""
+async def program(server: Server, *words: str) -> str:
+    """Its last word."""
     client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "connected.py", str(farm), *words),
+        *(sys.executable, *words),
         cwd=PROGRAMS,
         env={**server.environment, "FLYTECTL_CONFIG": str(server.directory / "config.yaml"), "NO_COLOR": "1"},
         stdin=asyncio.subprocess.DEVNULL,
@@ -232,4 +232,4 @@ async def test_an_abort_that_the_server_did_not_live_to_carry_out_is_carried_out
             with connector(tmp_path / "second.log", port=int(address.rpartition(":")[2])):
                 await server.start()
                 assert await server.phase(run) is Phase.ABORTED
-                assert await program(server, farm, "wait", "*/deleted") == str(job)
+                assert await program(server, "appears.py", str(farm), "*/deleted") == str(job)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import flyte
 import flyte.errors
+from appears import appears
 from flyte.connectors import AsyncConnectorExecutorMixin
 from flyte.extend import TaskTemplate
 from flyte.models import NativeInterface, SerializationContext
@@ -52,24 +52,13 @@ async def parent(x: int) -> str:
     return "nothing was raised"
 
 
-async def comes(name: str) -> Path:
-    """A file of a job, once it is there."""
-    async with asyncio.timeout(30):
-        while not (found := list(Path(FARM).glob(name))):
-            await asyncio.sleep(0.05)
-        return found[0].parent
-
-
 def main() -> None:
-    """All of them; or one that is begun; or a wait for a file, for who has nothing else to wait by."""
+    """All of them; or one, which is not waited for."""
+    flyte.init_from_config()
     match sys.argv[2:]:
-        case ["run", name]:
-            flyte.init_from_config()
+        case [name]:
             print(flyte.run(TASKS[name], x=21).name)
-        case ["wait", name]:
-            print(asyncio.run(comes(name)))
         case _:
-            flyte.init_from_config()
             everything()
 
 
@@ -78,11 +67,11 @@ def everything() -> None:
     runs["silent"] = flyte.run(SILENT, x=2)
     runs["unknown"] = flyte.run(UNKNOWN, x=2)
     runs["parent"] = flyte.with_runcontext(env_vars={"FARM": FARM}).run(parent, x=3)
-    held = asyncio.run(comes("connected.held.*/looks"))
+    held = appears(FARM, "connected.held.*/looks")
     runs["held"].abort("no more rain")
     for name, run in runs.items():
         tell(name, run, raised=raised(run))
-    say("deleted", held=str(held), deleted=str(asyncio.run(comes("*/deleted"))))
+    say("deleted", held=str(held), deleted=str(appears(FARM, "*/deleted")))
 
 
 if __name__ == "__main__":
