@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ ADDRESS = os.environ.get("FLYTE_TEST_NODE_ADDRESS", "127.0.0.1")
 """This machine, as the API server reaches it to read logs."""
 NODE_LABEL = "flyte-unified.test/node"
 _START_SECONDS = 30.0
+_RENEWED = timedelta(minutes=2)
 _TOKEN_SECONDS = 6 * 3600
 _RBAC = "rbac.authorization.k8s.io"
 _ACCOUNTS = Kind("", "v1", "ServiceAccount", "serviceaccounts")
@@ -238,9 +240,11 @@ async def _drop(kube: Kube, kind: Kind, name: str, namespace: str) -> None:
 
 
 async def _scheduled(kube: Kube) -> bool:
-    """Whether the cluster has a scheduler."""
+    """Whether the cluster has a scheduler, by the lease that it renews."""
     try:
         lease = await kube.get(LEASES, "kube-scheduler", namespace="kube-system")
     except Missing:
         return False
-    return bool((lease.get("spec") or {}).get("holderIdentity"))
+    spec = lease.get("spec") or {}
+    renewed = datetime.fromisoformat(spec.get("renewTime") or "1970-01-01T00:00:00Z")
+    return bool(spec.get("holderIdentity")) and datetime.now(UTC) - renewed < _RENEWED

@@ -54,10 +54,14 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with running(options.kubeconfig.absolute(), bare=options.bare):
+    with running(options.kubeconfig.absolute(), bare=options.bare) as programs:
         sys.stdout.write(f"Kubernetes {VERSION} is up: export FLYTE_TEST_KUBECONFIG={options.kubeconfig.absolute()}\n")
         sys.stdout.flush()
-        over.wait()
+        while not over.wait(1.0):
+            for name, process in programs.items():
+                if process.poll() is not None:
+                    sys.stderr.write(f"{name} has ended: {process.returncode}\n")
+                    return 1
     return 0
 
 
@@ -83,8 +87,8 @@ def _build() -> bool:
 
 
 @contextlib.contextmanager
-def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[None]:
-    """The cluster whose administrator ``kubeconfig`` is. Everything is gone at the end."""
+def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """The cluster whose administrator ``kubeconfig`` is: its programs. Everything is gone at the end."""
     with tempfile.TemporaryDirectory(prefix="realserver-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         store, peers, port = _free_ports(3)
@@ -94,8 +98,13 @@ def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[None]:
         (directory / "accounts.key").write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         )
-        stack.enter_context(_program(directory, "etcd", *_etcd(store, peers)))
-        stack.enter_context(_program(directory, "kube-apiserver", *_api_server(store, port)))
+        programs: dict[str, subprocess.Popen[bytes]] = {}
+
+        def begin(program: str, *arguments: str) -> None:
+            programs[program] = stack.enter_context(_program(directory, program, *arguments))
+
+        begin("etcd", *_etcd(store, peers))
+        begin("kube-apiserver", *_api_server(store, port))
         authority = directory / "certificates/apiserver.crt"
         _await_ready(f"https://127.0.0.1:{port}/readyz", authority, token)
         kubeconfig.touch(mode=0o600)
@@ -104,9 +113,10 @@ def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[None]:
         if not bare:
             shared = ("--kubeconfig", str(kubeconfig), "--secure-port=0")
             keys = ("--service-account-private-key-file=accounts.key", f"--root-ca-file={authority}")
-            stack.enter_context(_program(directory, "kube-controller-manager", *shared, *keys, "--leader-elect=false"))
-            stack.enter_context(_program(directory, "kube-scheduler", *shared))
-        yield
+            begin("kube-controller-manager", *shared, *keys, "--leader-elect=false")
+            # A lease that a busy desk does not take away: its loss ends the scheduler.
+            begin("kube-scheduler", *shared, "--leader-elect-lease-duration=60s", "--leader-elect-renew-deadline=50s")
+        yield programs
 
 
 def _etcd(store: int, peers: int) -> list[str]:
@@ -139,7 +149,7 @@ def _api_server(store: int, port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _program(directory: Path, name: str, *arguments: str) -> Iterator[None]:
+def _program(directory: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Runs in ``directory``, where its log is."""
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -151,7 +161,7 @@ def _program(directory: Path, name: str, *arguments: str) -> Iterator[None]:
             start_new_session=True,  # a Ctrl-C is ours alone: we end what we began, in order
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
