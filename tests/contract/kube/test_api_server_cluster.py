@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -118,6 +119,21 @@ async def test_rights_are_roles(own: FakeKube, tmp_path: Path):
     assert whose.body["status"]["user"]["username"] == "system:serviceaccount:default:bot"
     for client in (*clients, admin):
         await client.close()
+
+
+async def test_rights_to_a_name_are_enough_to_list_and_watch_it(own: FakeKube, tmp_path: Path):
+    """Where the selector asks for that one alone, and for no other."""
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"], "verbs": ["list"]}]
+    own.apply({"apiVersion": RBAC, "kind": "Role", "metadata": {"name": "reader", "namespace": "default"}, "rules": rules})
+    binding = {"roleRef": {"kind": "Role", "name": "reader"}, "subjects": [{"kind": "User", "name": "ann"}]}
+    own.apply({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": "b", "namespace": "default"}, **binding})
+    own.access.add("anns-token", User("ann"))
+    own.access.enforced = True
+    client = Raw(own.kubeconfig(tmp_path / "ann", token="anns-token"), "default")
+    wanted = ("metadata.name=mine", "metadata.name==mine", "metadata.name!=mine", "metadata.name=other", "")
+    statuses = [(await client("GET", f"~configmaps?fieldSelector={quote(fields)}")).status for fields in wanted]
+    assert statuses == [200, 200, 403, 403, 403]
+    await client.close()
 
 
 async def test_a_disruption_budget_holds_an_eviction(api: Raw, fake: FakeKube):
