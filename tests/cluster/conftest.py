@@ -11,9 +11,10 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.cluster.local import LocalCluster
+from tests.cluster.stand import faulty_cluster, stand, zygote
 from tests.sdk.conftest import SETTINGS, Client, newcomer
 
-__all__ = ["newcomer"]
+__all__ = ["faulty_cluster", "newcomer", "stand", "zygote"]
 
 
 @pytest.fixture(autouse=True)
