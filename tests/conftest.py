@@ -21,6 +21,7 @@ import hypothesis
 import psutil
 import pytest
 
+from tests.leftovers import stays
 from tests.postgres import MISSING, postgres
 from tests.virtual_time import VirtualTimeLoop
 
@@ -30,9 +31,6 @@ _TURNS = 5
 """Turns of the loop that what was cancelled or closed in a test's last step may take to end."""
 _PATIENCE = 2.0
 """Seconds in which a thread that was told to end, or a process that was killed, must be gone."""
-
-_OF_THE_PROCESS = ("flyte_syncify", "_poll_wrapper")
-"""Threads (by a part of their names) that clients' libraries start once and keep: the SDK's loop, grpcio's poller."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -161,11 +159,7 @@ def _told(context: dict[str, Any]) -> str:
 
 
 def _surviving_threads(before: set[threading.Thread]) -> list[str]:
-    survivors = [
-        thread
-        for thread in threading.enumerate()
-        if thread not in before and not any(name in thread.name for name in _OF_THE_PROCESS)
-    ]
+    survivors = [thread for thread in threading.enumerate() if thread not in before and not stays(thread)]
     for thread in survivors:
         thread.join(_PATIENCE)
     return [f"thread {thread.name}" for thread in survivors if thread.is_alive()]

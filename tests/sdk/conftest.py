@@ -9,17 +9,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from flyte_unified.testing import Backend
+from tests.leftovers import _nothing_left, _nothing_left_at_all
+
+__all__ = ["_nothing_left", "_nothing_left_at_all"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 SETTINGS = {"execution.slots": 8, "execution.retry_backoff": 0.05, "execution.kill_grace": 0.5}
@@ -113,19 +114,6 @@ def calls(client: Client, procedure: str) -> float:
     with urllib.request.urlopen(f"{client.backend.address}/metrics") as response:
         lines = response.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if "rpc_total{" in line and f'{procedure}"' in line)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> None:
-    """Servers outlive their tests here, so what they leave is looked at when they have ended: ``_nothing_left_at_all``."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _nothing_left_at_all() -> Iterator[None]:
-    threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
-    yield
-    left = [*(set(psutil.Process().children(recursive=True)) - children), *(set(threading.enumerate()) - threads)]
-    assert not left
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import structlog
 
@@ -18,24 +16,9 @@ from tests.edge.wire import examples
 from tests.edge.wire.examples import Example
 from tests.edge.wire.raw import Raw, Stored
 from tests.edge.wire.world import World
+from tests.leftovers import _nothing_left, _nothing_left_at_all
 
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> None:
-    """The server's threads come and go with the calls of many tests: ``_nothing_left_at_all`` looks when it has ended."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _nothing_left_at_all() -> Iterator[None]:
-    threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
-    yield
-    left = [*(set(psutil.Process().children(recursive=True)) - children), *_ours(set(threading.enumerate()) - threads)]
-    assert not left
-
-
-def _ours(threads: set[threading.Thread]) -> list[threading.Thread]:
-    """grpcio keeps one poller for the process."""
-    return [thread for thread in threads if "_poll_wrapper" not in thread.name]
+__all__ = ["_nothing_left", "_nothing_left_at_all"]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ async def test_all_lanes_have_one_closing_line(tmp_path: Path, capsys: pytest.Ca
     assert code == 1
     assert lines[-1].startswith("3 passed, 1 failed, 1 error, 1 skipped in ")
     assert sum("the reason" in line for line in lines) >= 1
-    assert sum(" in 0." in line for line in lines[:-1]) == 4
+    assert sum(re.search(r" in [\d.]+s", line) is not None for line in lines[:-1]) == 4
 
 
 @pytest.mark.parametrize(("name", "status"), [("dead", 3), ("silent", 0)])
