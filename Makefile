@@ -2,6 +2,7 @@
 #
 #   make test PYTHON=python3.13     with a certain interpreter (otherwise the first one of 3.11 or newer)
 #   make test TESTS=tests/unit      a part of the tests; ARGS="-k word -x" goes to pytest as it is
+#   make test TEST_LANES=1          one pytest at a time; by default two run side by side
 
 VENV   ?= .venv
 PYTHON ?=
@@ -27,7 +28,7 @@ start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
 test: $(VENV)/.tools ## run the tests
 	@$(call debian,chromium,command -v chromium)
 	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m $(if $(filter tests,$(TESTS)),tests.lanes,pytest $(TESTS)) $(ARGS)
 
 test-cluster: $(VENV)/.tools ## run the cluster's tests in the cluster that $FLYTE_TEST_KUBECONFIG names
 	@[ -r "$$FLYTE_TEST_KUBECONFIG" ] || { echo "Name a cluster's kubeconfig: make test-cluster" \
