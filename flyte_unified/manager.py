@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flyteidl2.common import identifier_pb2
 from flyteidl2.core import execution_pb2
-from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
@@ -24,7 +23,7 @@ from flyte_unified.cache.service import Cache
 from flyte_unified.console import places
 from flyte_unified.console.pages import Pages
 from flyte_unified.core.clock import Clock, SystemClock
-from flyte_unified.core.errors import FailedPrecondition, NotFound, Unimplemented
+from flyte_unified.core.errors import FailedPrecondition, NotFound
 from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.core.ids import action_key
 from flyte_unified.dataproxy.downloads import Downloads
@@ -60,6 +59,11 @@ from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key, read_key
 from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
+from flyte_unified.triggers.catchup import CatchUp, Policy
+from flyte_unified.triggers.handlers import TriggersHandlers
+from flyte_unified.triggers.inputs import stored_inputs
+from flyte_unified.triggers.scheduler import Scheduler
+from flyte_unified.triggers.service import Triggers
 
 if TYPE_CHECKING:
     from flyte_unified.db.feed import Feed
@@ -87,7 +91,10 @@ class Manager:
         self.projects = Projects(
             database=self._database, clock=clock, domains=settings.projects.domains, seed=settings.projects.seed
         )
-        tasks = Tasks(database=self._database, ledger=self._ledger, projects=self.projects, clock=clock)
+        self._triggers = Triggers(database=self._database, clock=clock)
+        tasks = Tasks(
+            database=self._database, ledger=self._ledger, projects=self.projects, triggers=self._triggers, clock=clock
+        )
         self._cache = Cache(
             database=self._database,
             clock=clock,
@@ -98,7 +105,8 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        self.plane = self._plane(tokens, clock)
+        creator = self._creator(tasks, clock)
+        self.plane = self._plane(tokens, creator, clock)
         logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
 
@@ -106,7 +114,7 @@ class Manager:
         self.registry = Registry()
         self._add_execution(clock)
         reader = Reader(ledger=self._ledger, data=self._store, max_bytes=settings.server.max_message_bytes)
-        self._add_runs(tasks, reader, clock)
+        self._add_runs(creator, reader)
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._edge = self._one_port(tokens, pages)
@@ -177,8 +185,10 @@ class Manager:
         """What another replica changed beside actions."""
         self.projects.noticed(notice)
         self._cache.noticed(notice)
+        self._triggers.noticed(notice)
 
-    def _plane(self, tokens: RunTokens, clock: Clock) -> Plane:
+    def _plane(self, tokens: RunTokens, creator: Creator, clock: Clock) -> Plane:
+        triggers = self._settings.triggers
         parts = Parts(
             database=self._database,
             ledger=self._ledger,
@@ -188,6 +198,12 @@ class Manager:
             options=self._options(tokens),
             logs=f"{self._store.base(storage.DATA)}/_logs",
             environment=self.storage.environment,
+            scheduler=Scheduler(
+                triggers=self._triggers,
+                create=creator.create,
+                clock=clock,
+                catch_up=CatchUp(Policy(triggers.catch_up), triggers.catch_up_limit),
+            ),
         )
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
@@ -233,15 +249,18 @@ class Manager:
         internal = InternalRunsHandlers(ledger=self._ledger, actions=actions)
         self.registry.add("flyteidl2.workflow.InternalRunService", internal)
 
-    def _add_runs(self, tasks: Tasks, reader: Reader, clock: Clock) -> None:
-        creator = Creator(
+    def _creator(self, tasks: Tasks, clock: Clock) -> Creator:
+        return Creator(
             ledger=self._ledger,
             data=self._store,
             specs=tasks,
+            triggers=self._triggers,
             clock=clock,
             require_project=self.projects.check,
             base=self._store.base(storage.DATA),
         )
+
+    def _add_runs(self, creator: Creator, reader: Reader) -> None:
         runs = RunsHandlers(ledger=self._ledger, creator=creator, reader=reader)
         self.registry.add("flyteidl2.workflow.RunService", runs)
 
@@ -269,7 +288,7 @@ class Manager:
         self.registry.add("flyteidl2.workflow.RunLogsService", RunLogsHandlers(logs=logs))
         translator = TranslatorHandlers(
             action_uris=lambda action: reader.data_uris(action_key(action)),
-            trigger_inputs=_no_triggers,
+            trigger_inputs=partial(stored_inputs, self._triggers, self._store.get),
             read_object=self._store.get,
         )
         self.registry.add("flyteidl2.workflow.TranslatorService", translator)
@@ -278,7 +297,11 @@ class Manager:
 
     def _add_catalogues(self, tasks: Tasks, identities: Identities) -> None:
         self.registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self.projects))
-        self.registry.add("flyteidl2.task.TaskService", TasksHandlers(tasks=tasks, identities=identities))
+        self.registry.add(
+            "flyteidl2.task.TaskService", TasksHandlers(tasks=tasks, triggers=self._triggers, identities=identities)
+        )
+        triggers = TriggersHandlers(triggers=self._triggers, tasks=tasks, projects=self.projects, identities=identities)
+        self.registry.add("flyteidl2.trigger.TriggerService", triggers)
         self.registry.add("flyteidl2.cacheservice.CacheService", CacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.cacheservice.v2.CacheService", ScopedCacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
@@ -316,7 +339,3 @@ class Manager:
             return execution_pb2.ErrorDocument.FromString(await self._store.get(uri))
         except (NotFound, DecodeError):
             return None
-
-
-async def _no_triggers(trigger: identifier_pb2.TriggerIdentifier) -> common_pb2.Inputs:
-    raise Unimplemented(f"trigger {trigger.name.name!r}: this server has no triggers yet")

@@ -7,7 +7,7 @@ from typing import Protocol
 from flyteidl2.task import task_definition_pb2
 
 from flyte_unified.dataproxy.bundles import code_bundle
-from flyte_unified.dataproxy.inputs import cache_key, check_inputs, fill_defaults, inputs_hash
+from flyte_unified.dataproxy.inputs import KICKOFF_TIME, cache_key, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.dataproxy.logs import Line, LogTail
 from flyte_unified.dataproxy.translator.values import json_of
 from flyte_unified.ledger.api import TaskId
@@ -15,6 +15,7 @@ from flyte_unified.storage.api import join
 
 __all__ = [
     "INPUTS",
+    "KICKOFF_TIME",
     "OUTPUTS",
     "Line",
     "LogTail",

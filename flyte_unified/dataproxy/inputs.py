@@ -19,7 +19,7 @@ from flyte_unified.core.errors import InvalidArgument
 
 Simple = types_pb2.SimpleType
 
-_KICKOFF_TIME = "_u_kickoff_time_input_arg"
+KICKOFF_TIME = "_u_kickoff_time_input_arg"
 """In the context of a trigger's inputs: the input that the SDK's runtime fills with the time of the run."""
 
 _NUMBER = frozenset({"integer", "float_value"})
@@ -85,7 +85,7 @@ def check_inputs(inputs: common_pb2.Inputs, spec: task_definition_pb2.TaskSpec, 
             raise InvalidArgument(f"inputs: {literal.name!r} must be {expected}, as {_task(spec)} declares it")
     if complete:
         defaults = {entry.name for entry in spec.default_inputs}
-        later = {entry.value for entry in inputs.context if entry.key == _KICKOFF_TIME}
+        later = {entry.value for entry in inputs.context if entry.key == KICKOFF_TIME}
         missing = [name for name in variables if name not in seen and name not in defaults and name not in later]
         if missing:
             raise InvalidArgument(f"inputs: {', '.join(map(repr, missing))} missing; {_task(spec)} has no default for it")

@@ -51,6 +51,27 @@ def _only(where: str) -> dict[str, Any]:
     return {"sqlite_where": text(where), "postgresql_where": text(where)}
 
 
+def _trigger_columns() -> tuple[Column[Any], ...]:
+    return (
+        *_scope(),
+        Column("task", _string(255), nullable=False, comment="its name, whatever the version"),
+        Column("name", _string(255), nullable=False),
+        Column("revision", BigInteger, nullable=False),
+        Column("change", Integer, nullable=False, comment="what made the revision"),
+        Column("spec", LargeBinary, nullable=False, comment="flyteidl2.trigger.TriggerSpec"),
+        Column("automation", LargeBinary, nullable=False, comment="flyteidl2.task.TriggerAutomationSpec"),
+        Column("automation_type", Integer, nullable=False),
+        Column("task_version", _string(255), nullable=False),
+        Column("active", Integer, nullable=False),
+        Column("description", _TEXT, nullable=False, server_default=""),
+        Column("deployed_by", _TEXT, nullable=False, server_default=""),
+        Column("updated_by", _TEXT, nullable=False, server_default=""),
+        Column("deployed_at", BigInteger, nullable=False),
+        Column("updated_at", BigInteger, nullable=False),
+        Column("deleted_at", BigInteger),
+    )
+
+
 projects = Table(
     "projects",
     metadata,
@@ -102,8 +123,38 @@ runs = Table(
     Column("start_time", BigInteger, nullable=False, comment="what tasks are told: the same on every attempt"),
     Column("created_by", _TEXT, nullable=False, server_default=""),
     Column("created_at", BigInteger, nullable=False),
+    Column("trigger_task", _string(255), comment="of the trigger that started it, if one did"),
+    Column("trigger_name", _string(255)),
+    Column("trigger_revision", BigInteger),
+    Column("trigger_type", Integer),
     PrimaryKeyConstraint("project", "domain", "run"),
     Index("ix_runs_request_id", "project", "domain", "request_id", unique=True),
+    Index(
+        "ix_runs_triggers",
+        "project",
+        "domain",
+        "trigger_task",
+        "trigger_name",
+        "created_at",
+        "run",
+        **_only("trigger_name IS NOT NULL"),
+    ),
+)
+
+triggers = Table(
+    "triggers",
+    metadata,
+    *_trigger_columns(),
+    Column("next_fire", BigInteger, comment="NULL: nothing is to come"),
+    PrimaryKeyConstraint("project", "domain", "task", "name"),
+    Index("ix_triggers_next_fire", "next_fire", **_only("next_fire IS NOT NULL")),
+)
+
+trigger_revisions = Table(
+    "trigger_revisions",
+    metadata,
+    *_trigger_columns(),
+    PrimaryKeyConstraint("project", "domain", "task", "name", "revision"),
 )
 
 actions = Table(

@@ -51,6 +51,12 @@ class Run:
     start_time: Micros
     created_by: str
     created_at: Micros
+    trigger_task: str | None = None
+    trigger_name: str | None = None
+    """What started it: a trigger of its own project and domain; None where none did."""
+    trigger_revision: int | None = None
+    trigger_type: int | None = None
+    """flyteidl2.task.TriggerAutomationSpecType"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

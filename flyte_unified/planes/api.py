@@ -22,6 +22,7 @@ from flyte_unified.launchers.api import Launcher
 from flyte_unified.ledger.api import Ledger
 from flyte_unified.plugins.api import TaskContext, Work
 from flyte_unified.storage.api import DataStore
+from flyte_unified.triggers.scheduler import Scheduler
 
 
 class Plane(Protocol):
@@ -59,6 +60,8 @@ class Parts:
     """Where the output of what ran elsewhere is kept: an address of the store."""
     environment: Mapping[str, str]
     """What tasks need to reach the store."""
+    scheduler: Scheduler
+    """Runs while this server leads."""
 
     def controller(
         self,

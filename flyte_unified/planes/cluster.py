@@ -108,9 +108,11 @@ class Cluster:
             await asyncio.gather(*(templates.start() for templates in self._templates))
             await controller.start()
             self.controller = controller
+            await self._parts.scheduler.start()
             await controller.deposed()
         finally:
             self.controller = None
+            await self._parts.scheduler.close()
             await controller.close()
             await asyncio.gather(*(templates.stop() for templates in self._templates))
 

@@ -26,6 +26,7 @@ class Laptop:
 
     def __init__(self, settings: Settings, parts: Parts, *, interpreter: Path) -> None:
         attempts = _attempts(settings, parts, interpreter)
+        self._scheduler = parts.scheduler
         self._connectors = ConnectorParts(settings, parts)
         self.lines = self._connectors.lines(ProcessLines(attempts))
         self.controller = parts.controller(
@@ -37,12 +38,15 @@ class Laptop:
 
     async def start(self) -> None:
         await self.controller.start()
+        await self._scheduler.start()
 
     async def stop(self, *, grace: float) -> None:
+        await self._scheduler.close()
         await self.controller.stop(grace=grace)
         self._connectors.close()
 
     async def close(self) -> None:
+        await self._scheduler.close()
         await self.controller.close()
         self._connectors.close()
 

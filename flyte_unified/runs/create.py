@@ -23,14 +23,14 @@ from flyte_unified.core.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
-    Unimplemented,
 )
 from flyte_unified.core.ids import ROOT_ACTION, RunKey
 from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in
 from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
-from flyte_unified.runs import requests, store, views
+from flyte_unified.runs import requests, store, triggered, views
 from flyte_unified.runs.requests import Inputs, Target
 from flyte_unified.storage.api import DataStore, join
+from flyte_unified.triggers.api import Trigger, Triggers, inputs_of
 
 _INPUTS = "_inputs"
 """No action can have this name, so the directory is the run's own."""
@@ -51,6 +51,7 @@ class Creator:
         ledger: Ledger,
         data: DataStore,
         specs: Specs,
+        triggers: Triggers,
         clock: Clock,
         require_project: Callable[[str, str], Awaitable[None]],
         base: str,
@@ -58,6 +59,7 @@ class Creator:
         self._ledger = ledger
         self._data = data
         self._specs = specs
+        self._triggers = triggers
         self._clock = clock
         self._require_project = require_project
         self._base = base.rstrip("/")
@@ -66,7 +68,11 @@ class Creator:
         """Raises InvalidArgument, NotFound, AlreadyExists or FailedPrecondition, and then has stored nothing."""
         target = requests.target(message)
         await self._require_project(target.key.project, target.key.domain)
-        spec = EncodedSpec.of(await self._spec(message))
+        trigger = None
+        if message.WhichOneof("task") == "trigger_name":
+            trigger = (await self._triggers.get(message.trigger_name)).trigger
+            message = await self._as_triggered(message, target.key, trigger)
+        spec = EncodedSpec.of(await self._spec(message, trigger))
         requests.check_task(spec.message)
         inputs = requests.inputs(message, spec.message)
         content = requests.content(message, spec, inputs)
@@ -79,19 +85,37 @@ class Creator:
         if target.chosen and inputs.data is not None and (known := await self._known(target.key)) is not None:
             return await self._same(known, content, org=target.org)
         new = await self._prepare(
-            message, target, spec, inputs, content=content, request_id=request_id, created_by=ctx.identity.subject
+            message,
+            target,
+            spec,
+            inputs,
+            trigger,
+            content=content,
+            request_id=request_id,
+            created_by=ctx.identity.subject,
         )
         return await self._store(new, org=target.org)
 
-    async def _spec(self, message: run_service_pb2.CreateRunRequest) -> task_definition_pb2.TaskSpec:
+    async def _as_triggered(
+        self, message: run_service_pb2.CreateRunRequest, run: RunKey, trigger: Trigger
+    ) -> run_service_pb2.CreateRunRequest:
+        """The request with what the trigger was deployed with."""
+        if trigger.key[:2] != run[:2]:
+            raise InvalidArgument(f"trigger_name: runs of trigger {trigger.key} are in its own project and domain")
+        spec = trigger.spec_message()
+        inline = message.WhichOneof("input_wrapper") == "inputs"
+        stored = await inputs_of(spec, self._data.get) if inline else spec.inputs
+        return triggered.complete(message, spec, stored, kickoff=triggered.kickoff(trigger))
+
+    async def _spec(self, message: run_service_pb2.CreateRunRequest, trigger: Trigger | None) -> task_definition_pb2.TaskSpec:
+        if trigger is not None:
+            return await self._specs.of_task(trigger.task)
         match message.WhichOneof("task"):
             case "task_spec":
                 return message.task_spec
             case "task_id":
                 task = message.task_id
                 return await self._specs.of_task(TaskId(task.project, task.domain, task.name, task.version))
-            case "trigger_name":
-                raise Unimplemented("trigger_name: this server does not start triggers yet")
         raise InvalidArgument("task: one of task_id, task_spec and trigger_name must be set")
 
     async def _prepare(
@@ -100,6 +124,7 @@ class Creator:
         target: Target,
         spec: EncodedSpec,
         inputs: Inputs,
+        trigger: Trigger | None,
         *,
         content: str,
         request_id: str | None,
@@ -108,6 +133,8 @@ class Creator:
         """Checks what the run needs of the storage, and puts its inputs there."""
         now = self._clock.now()
         run_spec, start = requests.run_spec(message, now=now)
+        if trigger is not None:
+            inputs = triggered.at(inputs, spec.message, start, kickoff=triggered.kickoff(trigger))
         output_base = self._output_base(target.key, run_spec)
         await self._check_bundle(spec)
         input_uri = await self._put_inputs(inputs, output_base)
@@ -122,6 +149,7 @@ class Creator:
             start_time=start,
             created_by=created_by,
             created_at=now,
+            **triggered.origin(trigger),
         )
         root = task_action(
             target.key.action(ROOT_ACTION),

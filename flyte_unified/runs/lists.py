@@ -31,8 +31,6 @@ class Lister:
             key=("project", "domain", "run_name"),
             scope=(scope, message.paused_actions_only),
         )
-        if scope.nothing:
-            return run_service_pb2.ListRunsResponse()
         found, token = await self._ledger.read(lambda: store.list_runs(scope, page, paused=message.paused_actions_only))
         rows = [views.run(root, run, run_pb2.RunSpec.FromString(run.run_spec), org=scope.org) for run, root in found]
         return run_service_pb2.ListRunsResponse(runs=rows, token=token)

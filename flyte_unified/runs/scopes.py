@@ -14,22 +14,23 @@ from flyte_unified.ledger.api import NO_TASK, Action, Roots, TaskId
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """Runs of a project and domain, of a task, or, where these are empty, all. ``nothing``: no run can be meant.
+    """Runs of a project and domain, of a task, or, where these are empty, all.
 
-    ``org`` is what the caller calls the organisation: to be echoed, no part of the scope.
+    ``trigger`` is the name of its task, which may be empty, and its own; lists alone have it. ``org`` is what the caller calls
+    the organisation: to be echoed, no part of the scope.
     """
 
     project: str = ""
     domain: str = ""
     task: TaskId = NO_TASK
-    nothing: bool = False
+    trigger: tuple[str, str] = ("", "")
     org: str = field(default="", repr=False, compare=False)
 
     def includes(self, root: Action) -> bool:
         """Whether the run with this root is meant."""
         asked = (self.project, self.domain, *self.task)
         has = (root.key.project, root.key.domain, *root.task)
-        return not self.nothing and all(part in ("", there) for part, there in zip(asked, has, strict=True))
+        return all(part in ("", there) for part, there in zip(asked, has, strict=True))
 
     @property
     def changes(self) -> Roots:
@@ -47,8 +48,9 @@ def of_list(message: run_service_pb2.ListRunsRequest) -> RunScope:
             return RunScope(task=TaskId(name.project, name.domain, name.name), org=name.org)
         case "task_id":
             return _of_task(message.task_id)
-        case "trigger_name":  # no run was made by a trigger: this server starts none yet
-            return RunScope(nothing=True, org=message.trigger_name.org)
+        case "trigger_name":
+            name = message.trigger_name
+            return RunScope(name.project, name.domain, trigger=(name.task_name, name.name), org=name.org)
     return RunScope(org=message.org)
 
 

@@ -63,7 +63,18 @@ _RUN_FIELDS = _FIELDS | {
     "created_by": Field(runs.c.created_by),
     "created_by_subject": Field(runs.c.created_by),
     "run_source": Field(runs.c.source, INTEGER),
+    "trigger_task_name": Field(runs.c.trigger_task, nullable=True),
+    "trigger_name": Field(runs.c.trigger_name, nullable=True),
+    "trigger_revision": Field(runs.c.trigger_revision, LONG, nullable=True),
+    "trigger_type": Field(runs.c.trigger_type, INTEGER, nullable=True),
 }
+_OF_TRIGGER = {
+    "project": Field(runs.c.project),
+    "domain": Field(runs.c.domain),
+    "run_name": Field(runs.c.run),
+    "created_at": Field(runs.c.created_at, TIME),
+}
+"""The same values as the root action's, where an index over a trigger's runs has them."""
 
 
 def action_field(name: str) -> Field | None:
@@ -76,6 +87,10 @@ def run_field(name: str) -> Field | None:
     if name.startswith(_LABELS) and not set(name) & {'"', "\\", "\0"}:
         return Field(runs.c.labels[name.removeprefix(_LABELS)].as_string(), nullable=True)
     return _RUN_FIELDS.get(name)
+
+
+def _field_of_trigger(name: str) -> Field | None:
+    return _OF_TRIGGER.get(name) or run_field(name)
 
 
 def made_by(project: str, domain: str, request_id: str) -> Work[RunKey | None]:
@@ -96,7 +111,8 @@ def list_runs(scope: RunScope, page: Listing, *, paused: bool) -> Work[tuple[lis
                 waiting.c.phase == int(Phase.PAUSED),
             )
         )
-    rows, token = lists.cut((yield lists.apply(statement, page, run_field)).all(), page)
+    fields = _field_of_trigger if scope.trigger[1] else run_field
+    rows, token = lists.cut((yield lists.apply(statement, page, fields)).all(), page)
     return [_run_and_root(row) for row in rows], token
 
 
@@ -140,12 +156,14 @@ def roots(
 
 def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT) -> Select[Any]:
     asked = (
-        (actions.c.project, scope.project),
-        (actions.c.domain, scope.domain),
+        (runs.c.project if scope.trigger[1] else actions.c.project, scope.project),
+        (runs.c.domain if scope.trigger[1] else actions.c.domain, scope.domain),
         (actions.c.task_project, scope.task.project),
         (actions.c.task_domain, scope.task.domain),
         (actions.c.task_name, scope.task.name),
         (actions.c.task_version, scope.task.version),
+        (runs.c.trigger_task, scope.trigger[0]),
+        (runs.c.trigger_name, scope.trigger[1]),
     )
     where = [column == value for column, value in asked if value]
     return select(*columns, *runs.columns).join(runs, _SAME_RUN).where(actions.c.parent.is_(None), *where)

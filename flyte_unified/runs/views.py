@@ -35,8 +35,8 @@ def metadata(action: Action, of: Run, spec: run_pb2.RunSpec, *, org: str) -> run
     )
     if of.created_by:
         message.executed_by.CopyFrom(identity(of.created_by))
-    if action.parent is None and spec.HasField("relation"):
-        message.relation.CopyFrom(spec.relation)
+    if action.parent is None:
+        _origin(message, of, spec, org=org)
     if action.action_type is ActionType.TASK:
         message.task.id.CopyFrom(task_identifier(action.task, org=org))
         message.task.task_type = action.task_type
@@ -47,6 +47,25 @@ def metadata(action: Action, of: Run, spec: run_pb2.RunSpec, *, org: str) -> run
         message.condition.name = action.task.name
         message.condition.type.CopyFrom(condition(action).type)
     return message
+
+
+def _origin(message: run_definition_pb2.ActionMetadata, of: Run, spec: run_pb2.RunSpec, *, org: str) -> None:
+    """Where the run of a root action comes from."""
+    if spec.HasField("relation"):
+        message.relation.CopyFrom(spec.relation)
+    if of.trigger_name is not None:
+        message.trigger_name = of.trigger_name
+        message.trigger_id.revision = of.trigger_revision or 0
+        message.trigger_id.name.CopyFrom(
+            identifier_pb2.TriggerName(
+                org=org,
+                project=of.key.project,
+                domain=of.key.domain,
+                task_name=of.trigger_task or "",
+                name=of.trigger_name,
+            )
+        )
+        message.trigger_type.type = of.trigger_type or 0
 
 
 def status(action: Action) -> run_definition_pb2.ActionStatus:

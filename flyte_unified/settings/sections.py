@@ -243,6 +243,19 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Triggers:
+    """Runs that start on their own."""
+
+    catch_up: str = _setting(
+        "all",
+        "What becomes of fires that were missed while the server was down or the machine asleep: `all` become runs, the "
+        "`latest` does, or none (`skip`). A trigger's annotation `flyte-unified/catch-up` says it for that trigger.",
+        choices=("all", "latest", "skip"),
+    )
+    catch_up_limit: int = _setting(100, "How many missed fires of one trigger become runs at most, the latest ones.", least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Projects:
     """What exists at the first start."""
 

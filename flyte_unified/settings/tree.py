@@ -35,6 +35,7 @@ from flyte_unified.settings.sections import (
     Server,
     Storage,
     Strings,
+    Triggers,
 )
 
 ENV_PREFIX = "FLYTE_UNIFIED_"
@@ -67,6 +68,7 @@ class Settings:
     connectors: Connectors = Connectors()
     cache: Cache = Cache()
     projects: Projects = Projects()
+    triggers: Triggers = Triggers()
     log: Log = Log()
     identity: Identity = Identity()
     file: Path | None = field(default=None, compare=False)
@@ -122,6 +124,7 @@ SECTIONS: dict[str, type] = {
     "connectors": Connectors,
     "cache": Cache,
     "projects": Projects,
+    "triggers": Triggers,
     "log": Log,
     "identity": Identity,
 }

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from flyteidl2.common import list_pb2
 from flyteidl2.task import task_definition_pb2, task_service_pb2
 
 from flyte_unified.core.clock import timestamp
 from flyte_unified.core.context import CallContext
-from flyte_unified.core.errors import Unimplemented
 from flyte_unified.core.ids import scope_part
 from flyte_unified.identity.api import Identities
 from flyte_unified.tasks.service import Tasks
 from flyte_unified.tasks.store import LatestRun, Task
+from flyte_unified.triggers.api import Trigger, Triggers
+
+_Attached = Mapping[tuple[str, str, str], Sequence[Trigger]]
+"""The triggers of tasks, by project, domain and name."""
 
 
 class TasksHandlers:
     """The org of a request is echoed and nothing more."""
 
-    def __init__(self, *, tasks: Tasks, identities: Identities) -> None:
+    def __init__(self, *, tasks: Tasks, triggers: Triggers, identities: Identities) -> None:
         self._tasks = tasks
+        self._triggers = triggers
         self._identities = identities
 
     async def deploy_task(
         self, message: task_service_pb2.DeployTaskRequest, ctx: CallContext
     ) -> task_service_pb2.DeployTaskResponse:
-        if message.triggers:
-            raise Unimplemented("triggers: this server has none yet; nothing of this request was stored")
-        await self._tasks.deploy(message.task_id, message.spec, deployed_by=self._identities.of(ctx).subject)
+        await self._tasks.deploy(
+            message.task_id, message.spec, deployed_by=self._identities.of(ctx).subject, triggers=message.triggers
+        )
         return task_service_pb2.DeployTaskResponse()
 
     async def get_task_details(
@@ -36,7 +40,9 @@ class TasksHandlers:
     ) -> task_service_pb2.GetTaskDetailsResponse:
         task, spec = await self._tasks.details(message.task_id)
         details = task_definition_pb2.TaskDetails(
-            task_id=_identifier(task, message.task_id.org), metadata=self._metadata(task), spec=spec
+            task_id=_identifier(task, message.task_id.org),
+            metadata=self._metadata(task, await self._triggers.attached([task.id])),
+            spec=spec,
         )
         return task_service_pb2.GetTaskDetailsResponse(details=details)
 
@@ -49,11 +55,12 @@ class TasksHandlers:
             domain = scope_part(message.project_id.domain, field="project_id.domain")
         page = await self._tasks.page(message.request, project=project, domain=domain, known=_known(message.known_filters))
         org = message.project_id.organization or message.org
+        attached = await self._triggers.attached([task.id for task, _ in page.tasks])
         return task_service_pb2.ListTasksResponse(
             tasks=[
                 task_definition_pb2.Task(
                     task_id=_identifier(task, org),
-                    metadata=self._metadata(task),
+                    metadata=self._metadata(task, attached),
                     task_summary=task_definition_pb2.TaskSummary(latest_run=_latest(run, org)),
                 )
                 for task, run in page.tasks
@@ -79,14 +86,28 @@ class TasksHandlers:
             token=page.token,
         )
 
-    def _metadata(self, task: Task) -> task_definition_pb2.TaskMetadata:
+    def _metadata(self, task: Task, attached: _Attached) -> task_definition_pb2.TaskMetadata:
         return task_definition_pb2.TaskMetadata(
             deployed_by=self._identities.enriched(task.deployed_by),
             short_name=task.short_name,
             deployed_at=timestamp(task.created_at),
             environment_name=task.environment_name,
             short_description=task.short_description,
+            triggers_summary=_summary(attached.get(task.id[:3], ())),
         )
+
+
+def _summary(triggers: Sequence[Trigger]) -> task_definition_pb2.TaskTriggersSummary | None:
+    """One trigger is told whole, of more their number."""
+    if not triggers:
+        return None
+    summary = task_definition_pb2.TaskTriggersSummary()
+    if len(triggers) == 1:
+        summary.details.name, summary.details.active = triggers[0].key.name, triggers[0].active
+        summary.details.automation_spec.CopyFrom(triggers[0].automation_message())
+    else:
+        summary.stats.total, summary.stats.active = len(triggers), sum(each.active for each in triggers)
+    return summary
 
 
 def _known(filters: Iterable[task_service_pb2.ListTasksRequest.KnownFilter]) -> list[list_pb2.Filter]:

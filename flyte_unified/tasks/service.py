@@ -6,20 +6,21 @@ content; the error says when that differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from flyteidl2.common import list_pb2
+from flyteidl2.common import identifier_pb2, list_pb2
 from flyteidl2.task import task_definition_pb2
 
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
-from flyte_unified.db.api import Database
+from flyte_unified.db.api import Database, Work
 from flyte_unified.ledger.api import EncodedSpec, Ledger, TaskId
 from flyte_unified.projects.api import Projects
 from flyte_unified.tasks import store
 from flyte_unified.tasks.store import Page, Task
+from flyte_unified.triggers.api import TriggerKey, Triggers
 
 _MAX_NAME = 255
 _MAX_LIMIT = 1000
@@ -30,10 +31,11 @@ _NEWEST_FIRST = [Order("created_at", descending=True)]
 class Tasks:
     """One for a server."""
 
-    def __init__(self, *, database: Database, ledger: Ledger, projects: Projects, clock: Clock) -> None:
+    def __init__(self, *, database: Database, ledger: Ledger, projects: Projects, triggers: Triggers, clock: Clock) -> None:
         self._database = database
         self._ledger = ledger
         self._projects = projects
+        self._triggers = triggers
         self._clock = clock
 
     async def of_task(self, task: TaskId) -> task_definition_pb2.TaskSpec:
@@ -42,20 +44,27 @@ class Tasks:
         return spec
 
     async def of_trigger(self, task: TaskId, trigger: str) -> task_definition_pb2.TaskSpec:
-        """The spec that a trigger of ``task`` starts. Raises NotFound: no trigger can be deployed yet."""
-        raise NotFound(f"task {task.project}/{task.domain}/{task.name} has no trigger {trigger!r}")
+        """The spec that a trigger of ``task`` starts. Raises NotFound, InvalidArgument."""
+        name = identifier_pb2.TriggerName(project=task.project, domain=task.domain, task_name=task.name, name=trigger)
+        return await self.of_task((await self._triggers.get(name)).trigger.task)
 
     async def details(self, message: task_definition_pb2.TaskIdentifier) -> tuple[Task, task_definition_pb2.TaskSpec]:
         """A version and its spec. Raises NotFound, InvalidArgument naming the field."""
         return await self._details(_task_id(message))
 
     async def deploy(
-        self, message: task_definition_pb2.TaskIdentifier, spec: task_definition_pb2.TaskSpec, *, deployed_by: str
+        self,
+        message: task_definition_pb2.TaskIdentifier,
+        spec: task_definition_pb2.TaskSpec,
+        *,
+        deployed_by: str,
+        triggers: Iterable[task_definition_pb2.TaskTrigger] = (),
     ) -> None:
-        """Stores a version.
+        """Stores a version, and ``triggers`` as all that the task has; together or not at all.
 
-        Raises AlreadyExists for one that is there, which the SDK takes for success; InvalidArgument naming the field;
-        NotFound and FailedPrecondition as ``Projects.check``.
+        A version that is there may come again with other triggers, so one can go back to it. Raises AlreadyExists where nothing
+        is new, which the SDK takes for success, or the version is another; InvalidArgument naming the field; NotFound and
+        FailedPrecondition as ``Projects.check``.
         """
         wanted = _task_id(message)
         _check(spec)
@@ -71,8 +80,19 @@ class Tasks:
             deployed_by=deployed_by,
             created_at=self._clock.now(),
         )
-        known = await self._database.write(lambda: store.add(task, encoded))
-        if known is not None:
+        attach = self._triggers.attach(wanted, spec, triggers, by=deployed_by)
+
+        def work() -> Work[tuple[Task | None, list[TriggerKey]]]:
+            known = yield from store.add(task, encoded)
+            same = known is None or known.spec_digest == encoded.digest
+            return known, (yield from attach()) if same else []
+
+        known, changed = await self._database.write(
+            work,
+            then=lambda done: self._triggers.committed(done[1]),
+            changed=lambda done: self._triggers.notices(done[1]),
+        )
+        if known is not None and not changed:
             other = "" if known.spec_digest == encoded.digest else ", with another spec: deploy this one as another version"
             raise AlreadyExists(f"task_id.version: there is a task {_told(wanted)} already{other}")
 

@@ -27,9 +27,10 @@ PROJECT = {"id": "kept", "name": "Kept", "created_at": 1, "updated_at": 1}
 
 
 def _objects(engine: Engine) -> dict[str, str | None]:
-    """Every table and index with the text that made it."""
+    """Every table and index with the text that made it; a column that was added later stands in no line of its own."""
     with engine.connect() as connection:
-        return {row.name: row.sql for row in connection.exec_driver_sql("SELECT name, sql FROM sqlite_master")}
+        found = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
+    return {row.name: " ".join(row.sql.split()) if row.sql is not None else None for row in found}
 
 
 def _engine(path: Path) -> Engine:

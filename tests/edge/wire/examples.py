@@ -12,11 +12,12 @@ from flyteidl2.auth import auth_service_pb2, identity_pb2
 from flyteidl2.cacheservice import cacheservice_pb2 as cache_pb2
 from flyteidl2.cacheservice.v2 import cacheservice_pb2 as cache_v2_pb2
 from flyteidl2.cluster import payload_pb2 as cluster_pb2
-from flyteidl2.common import list_pb2, phase_pb2
+from flyteidl2.common import identifier_pb2, list_pb2, phase_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as dataproxy_pb2
 from flyteidl2.imagebuilder import payload_pb2 as image_pb2
 from flyteidl2.project import project_service_pb2 as project_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
+from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 from flyteidl2.workflow import (
     events_proxy_service_pb2,
     internal_run_service_pb2,
@@ -73,6 +74,7 @@ _NEW = {
     "EnqueueAction": "action_id.name",
     "RecordAction": "action_id.name",
     "DeployTask": "task_id.version",
+    "DeployTrigger": "name.name",
     "CreateProject": "project.id",
 }
 """What names the new thing in requests that make one: each request makes its own."""
@@ -99,6 +101,13 @@ async def prepare(there: World) -> None:
         "/flyteidl2.task.TaskService/DeployTask",
         task_service_pb2.DeployTaskRequest(task_id=_task_id(), spec=world.nap_spec("deployed")),
         task_service_pb2.DeployTaskResponse,
+    )
+    await there.send(
+        "/flyteidl2.trigger.TriggerService/DeployTrigger",
+        trigger_service_pb2.DeployTriggerRequest(
+            name=world.trigger_name("example", "deployed"), spec=_trigger_spec(), automation_spec=_daily()
+        ),
+        trigger_service_pb2.DeployTriggerResponse,
     )
 
 
@@ -137,6 +146,7 @@ async def examples(there: World) -> list[Example]:
         },
         "project.ProjectService": _projects(),
         "task.TaskService": _tasks(),
+        "trigger.TriggerService": _triggers(),
         "cacheservice.CacheService": _cache(),
         "cacheservice.v2.CacheService": _cache_v2(),
         "auth.IdentityService": {"UserInfo": identity_pb2.UserInfoRequest()},
@@ -373,6 +383,38 @@ def _tasks() -> dict[str, Message]:
             request=list_pb2.ListRequest(limit=10),
             task_name=task_definition_pb2.TaskName(project=PROJECT, domain=DOMAIN, name="deployed"),
         ),
+    }
+
+
+def _trigger_spec() -> trigger_definition_pb2.TriggerSpec:
+    return trigger_definition_pb2.TriggerSpec(
+        active=True, task_version="1", description="every day", inputs=world.nap_inputs(timedelta(0))
+    )
+
+
+def _daily() -> common_pb2.TriggerAutomationSpec:
+    cron = common_pb2.Cron(expression="0 6 * * MON-FRI", timezone="Europe/Berlin")
+    return common_pb2.TriggerAutomationSpec(type=common_pb2.TYPE_SCHEDULE, schedule=common_pb2.Schedule(cron=cron))
+
+
+def _triggers() -> dict[str, Message]:
+    name = world.trigger_name("example", "deployed")
+    rate = common_pb2.FixedRate(value=2, unit=common_pb2.FIXED_RATE_UNIT_HOUR, start_time={"seconds": 1_700_000_000})
+    hourly = common_pb2.TriggerAutomationSpec(type=common_pb2.TYPE_SCHEDULE, schedule=common_pb2.Schedule(rate=rate))
+    return {
+        "DeployTrigger": trigger_service_pb2.DeployTriggerRequest(name=name, spec=_trigger_spec(), automation_spec=hourly),
+        "GetTriggerDetails": trigger_service_pb2.GetTriggerDetailsRequest(name=name),
+        "GetTriggerRevisionDetails": trigger_service_pb2.GetTriggerRevisionDetailsRequest(
+            id=identifier_pb2.TriggerIdentifier(name=name, revision=1)
+        ),
+        "ListTriggers": trigger_service_pb2.ListTriggersRequest(
+            request=list_pb2.ListRequest(limit=10, filters=[world.where("active", "true")]), project_id=world.project_id()
+        ),
+        "GetTriggerRevisionHistory": trigger_service_pb2.GetTriggerRevisionHistoryRequest(
+            request=list_pb2.ListRequest(limit=10, sort_by=list_pb2.Sort(key="revision")), name=name
+        ),
+        "UpdateTriggers": trigger_service_pb2.UpdateTriggersRequest(names=[name], active=True),
+        "DeleteTriggers": trigger_service_pb2.DeleteTriggersRequest(names=[world.trigger_name("none", "deployed")]),
     }
 
 

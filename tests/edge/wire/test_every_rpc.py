@@ -26,6 +26,7 @@ _WITHOUT_A_MESSAGE = {
     "/flyteidl2.cluster.ClusterService/SelectCluster": "ok",
     "/flyteidl2.project.ProjectService/ListProjects": "ok",
     "/flyteidl2.task.TaskService/ListTasks": "ok",
+    "/flyteidl2.trigger.TriggerService/ListTriggers": "ok",
     "/flyteidl2.workflow.RunService/ListRuns": "ok",
     "/flyteidl2.workflow.RunService/WatchRuns": "open",
     "/flyteidl2.workflow.TranslatorService/LiteralsToLaunchFormJson": "ok",

@@ -34,6 +34,7 @@ _SERVED = [
     "imagebuilder.ImageService",
     "project.ProjectService",
     "task.TaskService",
+    "trigger.TriggerService",
     "workflow.EventsProxyService",
     "workflow.InternalRunService",
     "workflow.QueueService",

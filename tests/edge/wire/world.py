@@ -52,6 +52,10 @@ def project_id() -> identifier_pb2.ProjectIdentifier:
     return identifier_pb2.ProjectIdentifier(organization="acme", name=PROJECT, domain=DOMAIN)
 
 
+def trigger_name(name: str, task: str) -> identifier_pb2.TriggerName:
+    return identifier_pb2.TriggerName(org="acme", project=PROJECT, domain=DOMAIN, name=name, task_name=task)
+
+
 def nap_spec(name: str = "nap", *, version: str = "1") -> task_definition_pb2.TaskSpec:
     duration = interface_pb2.Variable(type=types_pb2.LiteralType(simple=types_pb2.DURATION))
     inputs = interface_pb2.VariableMap(variables=[interface_pb2.VariableEntry(key="d", value=duration)])

@@ -18,7 +18,6 @@ from flyte_unified.core.errors import (
     FlyteUnifiedError,
     InvalidArgument,
     NotFound,
-    Unimplemented,
 )
 from flyte_unified.core.ids import RunKey, run_key
 from flyte_unified.core.phases import Phase
@@ -221,15 +220,16 @@ async def test_what_is_wrong_is_refused(
 
 
 async def test_unknown_places_and_triggers(world: World) -> None:
-    """A project or domain that does not exist is NotFound; a trigger can't be started yet, and that is said."""
+    """A project or domain that does not exist is NotFound, and so is a trigger."""
     for field in ("project", "domain"):
         message = request("r1")
         setattr(message.run_id, field, "other")
         with pytest.raises(NotFound, match="other"):
             await world.handlers.create_run(message, context())
     message = request("r1")
+    message.trigger_name.project, message.trigger_name.domain = "p", "development"
     message.trigger_name.name = "nightly"
-    with pytest.raises(Unimplemented, match="trigger_name"):
+    with pytest.raises(NotFound, match="'nightly'"):
         await world.handlers.create_run(message, context())
 
 

@@ -29,6 +29,7 @@ from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
+from flyte_unified.triggers.api import Triggers
 
 ORG = "acme"
 R1 = RunKey("p", "development", "r1")
@@ -182,6 +183,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         ledger=ledger,
         data=data,
         specs=specs,
+        triggers=Triggers(database=database, clock=clock),
         clock=clock,
         require_project=require_project,
         base=data.base("objects"),

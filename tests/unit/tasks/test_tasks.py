@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import pytest
 from flyteidl2.common import identifier_pb2, list_pb2
 from flyteidl2.project import project_service_pb2
-from flyteidl2.task import run_pb2, task_definition_pb2, task_service_pb2
+from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2, task_service_pb2
 
 from flyte_unified.core.clock import micros
 from flyte_unified.core.context import CallContext, Identity
-from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Database
@@ -22,6 +22,7 @@ from flyte_unified.ledger.api import EncodedSpec, Ledger, Move, NewRun, Run, Tas
 from flyte_unified.projects.api import Projects
 from flyte_unified.tasks.api import Tasks
 from flyte_unified.tasks.handlers import TasksHandlers
+from flyte_unified.triggers.api import Triggers
 from tests.unit.manual_clock import ManualClock
 
 ORG = "acme"
@@ -119,8 +120,9 @@ async def server(database: Database, clock: ManualClock) -> Server:
     projects = Projects(database=database, clock=clock, domains=("development", "production"), seed=("p", "q"))
     await projects.start()
     ledger = Ledger(database=database, clock=clock)
-    tasks = Tasks(database=database, ledger=ledger, projects=projects, clock=clock)
-    return Server(TasksHandlers(tasks=tasks, identities=Identities()), tasks, ledger, projects, clock)
+    triggers = Triggers(database=database, clock=clock)
+    tasks = Tasks(database=database, ledger=ledger, projects=projects, triggers=triggers, clock=clock)
+    return Server(TasksHandlers(tasks=tasks, triggers=triggers, identities=Identities()), tasks, ledger, projects, clock)
 
 
 async def test_a_version_comes_back_as_it_was_deployed(server: Server) -> None:
@@ -171,11 +173,12 @@ async def test_one_spec_may_be_many_versions(server: Server) -> None:
     assert (await server.details(version="v2")).spec == (await server.details(name="env.other")).spec == spec()
 
 
-async def test_triggers_are_refused_whole(server: Server) -> None:
-    """Nothing is stored of a request that this server can't fulfil."""
+async def test_a_wrong_trigger_refuses_the_task_too(server: Server) -> None:
+    """Nothing is stored of a request that can't be fulfilled whole."""
     trigger = task_definition_pb2.TaskTrigger(name="nightly")
+    trigger.automation_spec.type = common_pb2.TYPE_SCHEDULE
     request = task_service_pb2.DeployTaskRequest(task_id=task_id(), spec=spec(), triggers=[trigger])
-    with pytest.raises(Unimplemented, match="triggers"):
+    with pytest.raises(InvalidArgument, match="schedule"):
         await server.handlers.deploy_task(request, _ctx())
     with pytest.raises(NotFound):
         await server.details()
@@ -228,7 +231,7 @@ async def test_what_is_not_there_is_named(server: Server) -> None:
 
 
 async def test_other_rooms_get_the_spec_of_a_version(server: Server) -> None:
-    """CreateRun and uploads name a task by its id; no trigger is known yet."""
+    """CreateRun and uploads name a task by its id, or a trigger of it."""
     await server.deploy()
     assert await server.tasks.of_task(TaskId("p", "development", "env.main", "v1")) == spec()
     with pytest.raises(NotFound, match="v9"):

@@ -1,0 +1,114 @@
+"""What a deployment asks for, checked against the task that it is about. Pure."""
+
+from __future__ import annotations
+
+from flyteidl2.task import common_pb2, task_definition_pb2
+from flyteidl2.trigger import trigger_definition_pb2
+
+from flyte_unified.core.clock import Micros
+from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.dataproxy.api import KICKOFF_TIME, check_inputs
+from flyte_unified.triggers import catchup
+from flyte_unified.triggers.model import Automation, Trigger, TriggerKey
+from flyte_unified.triggers.schedule import schedule_of
+
+_MAX_NAME = 255
+_MAX_DESCRIPTION = 2048
+
+
+def name_part(value: str, *, field: str) -> str:
+    """The name of a task or of a trigger. Raises InvalidArgument."""
+    if not value:
+        raise InvalidArgument(f"{field} is empty")
+    if len(value) > _MAX_NAME:
+        raise InvalidArgument(f"{field} has {len(value)} characters; at most {_MAX_NAME} are allowed")
+    if not value.isprintable():
+        raise InvalidArgument(f"{field}: {value!r} may hold printable characters only")
+    return value
+
+
+def of_task(each: task_definition_pb2.TaskTrigger, *, version: str) -> trigger_definition_pb2.TriggerSpec:
+    """The spec of a trigger that is deployed with its task."""
+    spec = trigger_definition_pb2.TriggerSpec(active=each.spec.active, task_version=version, description=each.spec.description)
+    if each.spec.HasField("run_spec"):
+        spec.run_spec.CopyFrom(each.spec.run_spec)
+    if (given := each.spec.WhichOneof("input_wrapper")) is not None:
+        getattr(spec, given).CopyFrom(getattr(each.spec, given))
+    return spec
+
+
+def wanted(
+    key: TriggerKey,
+    spec: trigger_definition_pb2.TriggerSpec,
+    automation: common_pb2.TriggerAutomationSpec,
+    task: task_definition_pb2.TaskSpec,
+    *,
+    by: str,
+    now: Micros,
+) -> Trigger:
+    """The trigger as it is to be. Raises InvalidArgument naming the field that is wrong."""
+    if len(spec.description) > _MAX_DESCRIPTION:
+        raise InvalidArgument(f"spec.description has more than {_MAX_DESCRIPTION} characters")
+    catchup.chosen(spec.run_spec)
+    kind = _automation_type(automation)
+    schedule_of(automation)
+    _check_arguments(automation, task)
+    if spec.WhichOneof("input_wrapper") == "offloaded_input_data":
+        if not spec.offloaded_input_data.uri:
+            raise InvalidArgument("spec.offloaded_input_data.uri is empty")
+    else:
+        _check_inputs(spec, automation, task, complete=spec.active and kind is Automation.TYPE_SCHEDULE)
+    return Trigger(
+        key=key,
+        spec=spec.SerializeToString(deterministic=True),
+        automation=automation.SerializeToString(deterministic=True),
+        automation_type=kind,
+        task_version=spec.task_version,
+        active=spec.active,
+        description=spec.description,
+        deployed_by=by,
+        updated_by=by,
+        deployed_at=now,
+        updated_at=now,
+    )
+
+
+def _automation_type(automation: common_pb2.TriggerAutomationSpec) -> Automation:
+    """Nothing said is none."""
+    if automation.type == common_pb2.TYPE_UNSPECIFIED and automation.WhichOneof("automation") is not None:
+        raise InvalidArgument("automation_spec.type is not set")
+    try:
+        kind = Automation(automation.type or common_pb2.TYPE_NONE)
+    except ValueError:
+        raise InvalidArgument(f"automation_spec.type: there is no type {automation.type}") from None
+    if kind is Automation.TYPE_ARTIFACT and not automation.artifact.artifact_name:
+        raise InvalidArgument("automation_spec.artifact.artifact_name is empty")
+    return kind
+
+
+def _check_arguments(automation: common_pb2.TriggerAutomationSpec, task: task_definition_pb2.TaskSpec) -> None:
+    """What the trigger itself will fill must be inputs of the task."""
+    known = {entry.key for entry in task.task_template.interface.inputs.variables}
+    asked = [("schedule.kickoff_time_input_arg", automation.schedule.kickoff_time_input_arg)]
+    asked += [("artifact.input_arg", automation.artifact.input_arg)]
+    asked += [("artifact.partition_input_args", name) for name in automation.artifact.partition_input_args]
+    for field, name in asked:
+        if name and name not in known:
+            raise InvalidArgument(
+                f"automation_spec.{field}: task {task.task_template.id.name!r} has no input {name[:_MAX_NAME]!r}"
+            )
+
+
+def _check_inputs(
+    spec: trigger_definition_pb2.TriggerSpec,
+    automation: common_pb2.TriggerAutomationSpec,
+    task: task_definition_pb2.TaskSpec,
+    *,
+    complete: bool,
+) -> None:
+    """``complete``: nobody will be there to add what is missing."""
+    inputs = common_pb2.Inputs()
+    inputs.CopyFrom(spec.inputs)
+    if automation.schedule.kickoff_time_input_arg:
+        inputs.context.add(key=KICKOFF_TIME, value=automation.schedule.kickoff_time_input_arg)
+    check_inputs(inputs, task, complete=complete)
