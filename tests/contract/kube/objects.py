@@ -11,7 +11,8 @@ def config_map(name: str, namespace: str, *, labels: dict[str, str] | None = Non
 
 
 def pod(name: str, namespace: str) -> dict[str, Any]:
-    """One that no node takes."""
+    """One that no scheduler looks at and no node takes."""
     container = {"name": "main", "image": "registry.invalid/nothing"}
-    spec = {"containers": [container], "nodeSelector": {"flyte-unified.test/none": "true"}, "restartPolicy": "Never"}
+    nowhere = {"nodeSelector": {"flyte-unified.test/none": "true"}, "schedulerName": "nobody"}
+    spec = {"containers": [container], "restartPolicy": "Never", **nowhere}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
