@@ -31,8 +31,9 @@ from flyte_unified.launchers.pods.launcher import PodLauncher
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
 from flyte_unified.ledger.api import EXECUTOR
 from flyte_unified.planes.api import Parts
+from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.planes.pods import operator_config, patience, pod_config
-from flyte_unified.plugins.api import Pod, Resource
+from flyte_unified.plugins.api import Job, Pod, Resource
 from flyte_unified.plugins.cluster import ClusterPlugins
 from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
@@ -71,9 +72,10 @@ class Cluster:
         config = pod_config(settings.pods, store=parts.environment, templates=self._template)
         pods = Pods(config)
         self._operators = Operators(pods, operator_config(settings.operators))
-        self._plugins = ClusterPlugins(pods=pods, operators=self._operators)
+        self._connectors = ConnectorParts(settings, parts)
+        self._plugins = ClusterPlugins(pods=pods, operators=self._operators, connectors=self._connectors.describe)
         self._campaign: asyncio.Task[None] | None = None
-        self.lines = PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs)
+        self.lines = self._connectors.lines(PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs))
         self.controller: Controller | None = None
 
     async def start(self) -> None:
@@ -88,6 +90,7 @@ class Cluster:
         if self._campaign is not None:
             self._campaign.cancel()
             await asyncio.wait((self._campaign,))
+        self._connectors.close()
         await self._kube.stop()
 
     async def _stand(self) -> None:
@@ -153,7 +156,7 @@ class Cluster:
         return parts.controller(
             queue=mirror,
             describe=self._plugins.describe,
-            launcher=Launchers({Pod: pods, Resource: resources}),
+            launcher=Launchers({Pod: pods, Resource: resources, Job: self._connectors.launcher()}),
             slots=Slots(_EVERYTHING),
             epoch=epoch,
         )
