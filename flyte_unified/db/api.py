@@ -48,12 +48,14 @@ class Database(Protocol):
         *,
         then: Callable[[T], None] | None = None,
         changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
+        single: bool = False,
     ) -> T:
         """Runs ``work`` in a transaction and answers after the commit.
 
         ``then`` is called with the result after the commit, in the order of commits, even if the caller was cancelled:
         the place to wake watchers. ``changed`` names the actions, or else, that the result is about, for other replicas,
-        where the database has any. Raises ResourceExhausted at once when the queue of writes is full, Unavailable when
+        where the database has any. ``single``: its first statement is an ``Each`` that, where it can be sent alone and gives a
+        row, is all that it writes. Raises ResourceExhausted at once when the queue of writes is full, Unavailable when
         the database is away and nothing was committed.
         """
 

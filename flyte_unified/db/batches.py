@@ -29,6 +29,8 @@ class Job:
     future: asyncio.Future[Any]
     since: float = 0.0
     """When it was asked for, in the loop's seconds."""
+    single: bool = False
+    """Its first statement may be all that it writes."""
     tries: int = 0
     alone: bool = False
     """A batch that it was part of failed: it is to be run for itself."""

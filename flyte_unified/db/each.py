@@ -17,6 +17,7 @@ from sqlalchemy.types import TypeEngine
 
 Given = Mapping[str, ColumnElement[Any]]
 """The values of one row, by name, as a statement may refer to them."""
+Build = Callable[[Given], Select[Any] | Insert | Update | Delete]
 
 
 class Each:
@@ -24,24 +25,29 @@ class Each:
 
     ``key`` says whose a row of the answer is: names of values, and of the columns that come back equal to them. Two callers of
     one key are never in one statement, but for those that only read, or are told nothing.
+
+    ``alone`` makes it for a transaction of its own (``db.single``). A row that this gives says that everything is done: of what
+    its caller still asks there are no rows. It is an action that changed, its place first.
     """
 
     def __init__(
         self,
-        build: Callable[[Given], Select[Any] | Insert | Update | Delete],
+        build: Build,
         *,
         values: Mapping[str, TypeEngine[Any]],
         key: Mapping[str, str],
+        alone: Callable[[Given], Insert | Update] | None = None,
     ) -> None:
         self.build = build
+        self.alone = alone
         self.values = dict(values)
         self.one = build({name: bindparam(name, type_=type_) for name, type_ in values.items()})
         self.reads = isinstance(self.one, Select)
-        columns = [str(name) for name in self.one.exported_columns.keys()]  # noqa: SIM118  # no mapping
-        self.silent = not columns
+        self.columns = [str(name) for name in self.one.exported_columns.keys()]  # noqa: SIM118  # no mapping
+        self.silent = not self.columns
         self._key = tuple(key)
-        self._places = [columns.index(name) for name in key.values()] if columns else []
-        self._metadata = SimpleResultMetaData(columns)
+        self._places = [self.columns.index(name) for name in key.values()] if self.columns else []
+        self._metadata = SimpleResultMetaData(self.columns)
 
     def key_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(values[name] for name in self._key)

@@ -97,6 +97,7 @@ class PostgresDatabase:
         *,
         then: Callable[[T], None] | None = None,
         changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
+        single: bool = False,
     ) -> T:
         if not self._open:
             raise Unavailable(CLOSED)
@@ -104,7 +105,7 @@ class PostgresDatabase:
             raise ResourceExhausted(full(waiting))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.add(Job(work, then, changed, future, since=loop.time()))
+        self._queue.add(Job(work, then, changed, future, since=loop.time(), single=single))
         return await future
 
     async def read(self, work: Callable[[], Work[T]]) -> T:

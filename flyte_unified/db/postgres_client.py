@@ -67,21 +67,27 @@ def waits() -> Iterator[float]:
 
 def is_away(error: BaseException) -> bool:
     """Whether the server, or the way to it, is the reason, and not what was asked."""
-    cause, state = _cause(error), _state(error)
-    if isinstance(cause, OSError | TimeoutError | asyncpg.InternalClientError) or state in _AWAY or state.startswith("08"):
+    cause, known = _cause(error), state(error)
+    if isinstance(cause, OSError | TimeoutError | asyncpg.InternalClientError) or known in _AWAY or known.startswith("08"):
         return True
     if isinstance(cause, asyncpg.InterfaceError) or isinstance(error, InterfaceError):
         return not isinstance(cause, ValueError)  # a value that its column cannot hold, found out on our side
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
+def is_undone(error: BaseException) -> bool:
+    """Whether a statement that commits by itself did nothing: it was never sent, or the server itself says that it failed."""
+    known = state(error)
+    return isinstance(_cause(error), asyncpg.InterfaceError) or (bool(known) and not known.startswith("08"))
+
+
 def is_read_only(error: BaseException) -> bool:
     """Whether something was to be written where nothing may be: by a read, or on a server that has become a standby."""
-    return _state(error) == _READ_ONLY
+    return state(error) == _READ_ONLY
 
 
 def is_transient(error: BaseException) -> bool:
-    return _state(error) in _TRANSIENT
+    return state(error) in _TRANSIENT
 
 
 def told(error: Exception) -> Exception:
@@ -90,11 +96,11 @@ def told(error: Exception) -> Exception:
         wrapped: Exception = Unavailable(f"the database is away: {words(error)}")
     elif not isinstance(error, DBAPIError | asyncpg.PostgresError):
         return error
-    elif (state := _state(error)) == _CANCELED:
+    elif (known := state(error)) == _CANCELED:
         wrapped = Unavailable("the database took longer than database.statement_timeout")
-    elif state == _DISK_FULL:
+    elif known == _DISK_FULL:
         wrapped = ResourceExhausted(f"the database refused a statement: {words(error)}")
-    elif state.startswith("22") or isinstance(_cause(error), ValueError):
+    elif known.startswith("22") or isinstance(_cause(error), ValueError):
         wrapped = InvalidArgument(f"a value that the database cannot hold: {words(error)}")
     elif is_transient(error):
         wrapped = Unavailable(f"other writes were always faster: {words(error)}")
@@ -117,5 +123,6 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _state(error: BaseException) -> str:
+def state(error: BaseException) -> str:
+    """The SQLSTATE of what went wrong; empty where the server said none."""
     return str(getattr(_cause(error), "sqlstate", "") or "")

@@ -4,8 +4,9 @@ A batch that fails is rolled back and replayed caller by caller. It ends with it
 there to the commit it holds an advisory lock, so that ids are drawn in the order of commits: who sees one has missed none
 before it. (NOTIFY makes committers wait for each other anyway; to wait for the oldest open transaction instead, which the
 snapshot's xmin tells, would let anybody's forgotten transaction in the same server stop all watches.) The same rows tell,
-when the connection breaks during a commit, whether it happened: the lock is free only when that transaction has ended, and
-then its row is there or it is not.
+when the connection breaks during a commit, whether it happened: when the server has ended that session they are there or not.
+
+Where all that waits is of one or two kinds of statements, each kind is sent as one that commits by itself (``db.single``).
 
 More connections were tried: three or six take no more calls a second than one, as the process's own work is the bound.
 """
@@ -15,17 +16,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Executable, Row, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from flyte_unified.core.errors import Code, ResourceExhausted, RpcError, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db.api import Notice
 from flyte_unified.db.batches import CLOSED, Job, deliver, refusal
-from flyte_unified.db.postgres_client import CHANNEL, is_away, is_transient, told, waits, words
+from flyte_unified.db.postgres_client import CHANNEL, is_away, is_transient, is_undone, state, told, waits, words
+from flyte_unified.db.single import LIVE_BELOW, Single, kinds, send, settle, written_since
 from flyte_unified.db.together import perform
 
 _log = structlog.get_logger(__name__)
@@ -56,7 +60,10 @@ _ADD_CHANGES = text(
     """
 )
 _CHANGED = ("projects", "domains", "runs", "names", "topics", "keys")
-_ORIGIN_OF = text("SELECT origin FROM changes WHERE id = :id")
+_CHANGE = text("SELECT id FROM changes WHERE id = :id AND origin = :origin")
+_SESSION = text("SELECT pid, backend_start AS since FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+_END_SESSION = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :since")
+_NO_PRIVILEGE = "42501"
 
 
 class _HeldUpError(Exception):
@@ -145,20 +152,30 @@ class Writer:
         self._unsure: Sequence[Job] = ()
         """Of them nobody knows yet whether they were committed."""
         self._waits = waits()
+        self._mark = 0
+        """The last of our changes that we know of."""
+        self._singly = False
+        """Whether statements may be sent alone."""
+        self._session: Row[Any] | None = None
+        """As the server knows it; after the connection broke, the one before."""
 
     async def run(self) -> None:
         """Until the queue is closed and empty, or cancelled."""
         try:
             while batch := await self._queue.take():
-                await self._finish(batch)
+                if groups := self._singly and kinds(batch):
+                    for group in groups:
+                        await self._finish([single.job for single in group], group)
+                else:
+                    await self._finish(batch)
         finally:
             refuse(self._unsure, RpcError(Code.UNKNOWN, "the server stopped while the database was away during a commit"))
             await self._disconnect()
 
-    async def _finish(self, batch: list[Job]) -> None:
-        """Commits ``batch`` and answers its callers, or lets them wait for another try."""
+    async def _finish(self, batch: list[Job], group: Sequence[Single] = ()) -> None:
+        """Commits ``batch``, which may be a group sent as one statement, and answers its callers, or has them wait."""
         try:
-            await self._transaction(batch)
+            await (self._statement(batch, group) if group else self._transaction(batch))
         except _HeldUpError as error:
             self._queue.add_again(batch)
             self._queue.refuse_the_old(error.cause)
@@ -181,10 +198,7 @@ class Writer:
 
     async def _transaction(self, batch: list[Job]) -> None:
         """Answers when it is committed. Raises _HeldUpError, or what the work itself raised; then nothing was committed."""
-        try:
-            connection = self._connection = self._connection or await self._connect()
-        except Exception as error:
-            raise _HeldUpError(error) from error
+        connection = await self._connected(singly=False)
         try:
             await connection.run_sync(perform, batch)
         except Exception as error:
@@ -203,10 +217,68 @@ class Writer:
         except Exception as error:
             await self._disconnect()
             self._unsure = batch
-            if not await self._happened(mark):
+            if not await self._after_all(_CHANGE.bindparams(id=mark, origin=self._replica)):
                 raise _HeldUpError(error) from error
+        self._mark = mark
         self._waits = waits()
         deliver(batch)
+
+    async def _statement(self, batch: list[Job], group: Sequence[Single]) -> None:
+        """The same for what is one statement. Those that it does nothing for are done by themselves."""
+        connection = await self._connected(singly=True)
+        write = partial(send, group=group, lock=COMMIT_LOCK, origin=self._replica, channel=CHANNEL)
+        try:
+            rows, mark = await connection.run_sync(write)
+            await connection.commit()  # says nothing to the server
+        except Exception as error:
+            if not is_away(error):
+                await self._roll_back(connection)
+                raise
+            await self._disconnect()
+            if is_undone(error):
+                raise _HeldUpError(error) from error
+            self._unsure = batch
+            rows = await self._after_all(written_since(group[0].each, self._mark, self._replica))
+            if not rows:
+                raise _HeldUpError(error) from error
+        else:
+            self._mark = mark or self._mark
+        self._waits = waits()
+        left = settle(group, rows)
+        for job in left:
+            job.alone = True
+        self._queue.add_again(left)
+        deliver([job for job in batch if not job.alone])
+
+    async def _connected(self, *, singly: bool) -> AsyncConnection:
+        """``singly``: each statement commits by itself. Raises _HeldUpError."""
+        try:
+            if self._connection is None:
+                self._connection = await self._connect()
+                self._singly = await self._can_send_alone(self._connection)
+                if not self._unsure:
+                    await self._note_session(self._connection)
+            level = "AUTOCOMMIT" if singly else "READ COMMITTED"
+            return await self._connection.execution_options(isolation_level=level)
+        except Exception as error:
+            await self._disconnect()
+            raise _HeldUpError(error) from error
+
+    async def _can_send_alone(self, connection: AsyncConnection) -> bool:
+        """Not where this database's owner lets us make nothing of our own for the time of a session."""
+        try:
+            await connection.execute(text(LIVE_BELOW))
+            await connection.commit()
+        except DBAPIError as error:
+            if state(error) != _NO_PRIVILEGE:
+                raise
+            await connection.rollback()
+            return False
+        return True
+
+    async def _note_session(self, connection: AsyncConnection) -> None:
+        self._session = (await connection.execute(_SESSION)).one()
+        await connection.rollback()
 
     def _add_changes(self, connection: Connection, batch: list[Job]) -> int:
         """Writes what changed, in this order; the id of the last row. Holds the lock from here to the commit."""
@@ -217,21 +289,27 @@ class Writer:
         values |= {"lock": COMMIT_LOCK, "origin": self._replica, "tell": bool(latest), "channel": CHANNEL}
         return int(connection.execute(_ADD_CHANGES, values).scalar_one())
 
-    async def _happened(self, mark: int) -> bool:
-        """Whether the commit happened during which the connection broke. Goes on until the server tells."""
+    async def _after_all(self, asked: Executable) -> Sequence[Row[Any]]:
+        """What there is when the session is over whose connection broke: until then it may still commit something."""
+        assert self._session is not None
+        session = {"pid": self._session.pid, "since": self._session.since}
         while True:
             try:
-                connection = self._connection = self._connection or await self._connect()
+                connection = await self._connected(singly=False)
+                while (await connection.execute(_END_SESSION, session)).all():
+                    await connection.rollback()
+                    await asyncio.sleep(next(self._waits))
                 await connection.execute(_LOCK, {"key": COMMIT_LOCK})
-                origin = (await connection.execute(_ORIGIN_OF, {"id": mark})).scalar_one_or_none()
+                rows = (await connection.execute(asked)).all()
                 await connection.rollback()
+                await self._note_session(connection)
             except Exception as error:
                 await self._disconnect()
                 self._queue.refuse_the_old(error)
                 await asyncio.sleep(next(self._waits))
             else:
                 self._unsure = ()
-                return origin == self._replica
+                return rows
 
     async def _roll_back(self, connection: AsyncConnection) -> None:
         try:

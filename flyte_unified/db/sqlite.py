@@ -76,6 +76,7 @@ class SQLiteDatabase:
         *,
         then: Callable[[T], None] | None = None,
         changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
+        single: bool = False,
     ) -> T:
         if self._writer is None:
             raise Unavailable(CLOSED)

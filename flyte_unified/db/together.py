@@ -17,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.db.batches import DirtyError, Job, execute
-from flyte_unified.db.each import Each
+from flyte_unified.db.each import Each, Given
 
 _PORTION = 1000
 """Rows of one statement, at most."""
@@ -98,16 +98,25 @@ def _portions(rows: list[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]
 def _execute(connection: Connection, each: Each, rows: Sequence[Mapping[str, Any]]) -> Result[Any]:
     if len(rows) == 1:
         return connection.execute(each.one, rows[0])
-    return connection.execute(_many(each), {_parameter(name): [row[name] for row in rows] for name in each.values})
+    return connection.execute(_many(each), parameters(each, rows))
+
+
+def parameters(each: Each, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values of ``rows``, as ``given_rows`` names them."""
+    return {_parameter(name): [row[name] for row in rows] for name in each.values}
 
 
 @cache
 def _many(each: Each) -> Select[Any] | Insert | Update | Delete:
-    """The statement with a table of values in place of one row's."""
+    return each.build(given_rows(each))
+
+
+def given_rows(each: Each) -> Given:
+    """A table of values in place of one row's."""
     types = {name: _plain(type_) for name, type_ in each.values.items()}
     arrays = [bindparam(_parameter(name), type_=ARRAY(type_)) for name, type_ in types.items()]
     given = func.unnest(*arrays).table_valued(*(column(name, type_) for name, type_ in types.items()))
-    return each.build(dict(given.render_derived(name="given").c.items()))
+    return dict(given.render_derived(name="given").c.items())
 
 
 def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:

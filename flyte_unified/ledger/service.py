@@ -39,7 +39,7 @@ class Ledger:
 
     async def create_run(self, new: NewRun) -> tuple[Run, Action, bool]:
         """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
-        return await self._commit(lambda: store.add_run(new), lambda created: [created[1]] if created[2] else [])
+        return await self._commit(lambda: store.add_run(new), lambda created: [created[1]] if created[2] else [], single=False)
 
     async def enqueue(self, new: Action, spec: EncodedSpec | None = None) -> tuple[Action, bool]:
         """Stores a child action; what exists already is answered as it is, with False. See ``store.add_action``."""
@@ -160,12 +160,13 @@ class Ledger:
                 if fresh := [action for action in changed if seen.pop(action.key, 0) < action.version]:
                     yield fresh, False
 
-    async def _commit(self, work: Callable[[], Work[T]], changed: Callable[[T], list[Action]]) -> T:
+    async def _commit(self, work: Callable[[], Work[T]], changed: Callable[[T], list[Action]], *, single: bool = True) -> T:
         """Writes, and tells watchers here and on other replicas what changed."""
         return await self._database.write(
             work,
             then=lambda result: self.changes.publish(changed(result)),
             changed=lambda result: [action.key for action in changed(result)],
+            single=single,
         )
 
 

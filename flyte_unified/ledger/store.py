@@ -8,6 +8,7 @@ from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Insert,
     Select,
@@ -114,6 +115,14 @@ def _update(given: Given) -> Update:
     )
 
 
+def _update_childless(given: Given) -> Update:
+    """Where, besides, nothing below it lives: whoever adds a child has committed before the lock is had, or finds an end."""
+    at = and_(*(actions.c[name] == given["_" + name] for name in _PLACE))
+    held = select(*(actions.c[name] for name in _PLACE)).where(at).with_for_update(key_share=True, of=actions).cte("held")
+    childless = select(*held.c).where(~func.pg_temp.flyte_live_below(*held.c, type_=Boolean)).cte("childless")
+    return _update(given).where(exists(select(1).where(*(childless.c[name] == given["_" + name] for name in _PLACE))))
+
+
 _KEY = {"_" + name: name for name in _PLACE}
 _GET = Each(_get, values=_types(*_PLACE, prefix="_"), key=_KEY)
 _LIVE_CHILDREN = Each(
@@ -122,11 +131,13 @@ _LIVE_CHILDREN = Each(
     key={"_" + name: name for name in (*_RUN_PLACE, "parent")},
 )
 _ADD_CHILD = Each(_add_child, values=_types(*_COLUMNS, prefix="_"), key=_KEY)
-_UPDATE = Each(
-    _update,
-    values=_types(*_PLACE, "version", prefix="_") | _types(*_MOVED) | {"_epoch": leadership.c.epoch.type},
-    key=_KEY,
-)
+_ADD_KNOWN_CHILD = Each(_add_child, values=_ADD_CHILD.values, key=_KEY, alone=_add_child)
+"""Of a task that is stored already"""
+_UPDATED = _types(*_PLACE, "version", prefix="_") | _types(*_MOVED) | {"_epoch": leadership.c.epoch.type}
+_UPDATE = Each(_update, values=_UPDATED, key=_KEY)
+_STEP = Each(_update, values=_UPDATED, key=_KEY, alone=_update)
+_END = Each(_update, values=_UPDATED, key=_KEY, alone=_update_childless)
+"""The same, where nothing else is to be written; and where that depends on there being nothing below."""
 _EPOCH = select(leadership.c.epoch, leadership.c.holder).where(leadership.c.name == bindparam("_name"))
 _TAKE_LEAD = insert_or_update(
     leadership,
@@ -234,7 +245,8 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
 
     Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken.
     """
-    while (row := (yield _ADD_CHILD, {"_" + name: value for name, value in columns(new).items()}).first()) is None:
+    add = _ADD_KNOWN_CHILD if spec is None else _ADD_CHILD
+    while (row := (yield add, {"_" + name: value for name, value in columns(new).items()}).first()) is None:
         if (known := (yield from get_action(new.key))) is not None:
             return (yield from _add_again(_same(known, new), new))
         parent = yield from get_action(new.key.sibling(new.parent or ""))
@@ -273,7 +285,9 @@ def move(
                 raise NotFound(f"there is no action {key}")
             known = None
         after, archived = _apply(before, steps, now=now)
-        if after is not before and (yield from _save(before, after, epoch=epoch)):
+        ends = after.terminal and after.action_type is ActionType.TASK
+        how = _UPDATE if archived else _END if ends else _STEP
+        if after is not before and (yield from _save(before, after, epoch=epoch, how=how)):
             break
         if epoch is not None:
             yield from _check_lead(epoch)
@@ -283,7 +297,7 @@ def move(
     if archived:
         yield _ARCHIVE, [_attempt_columns(key, record) for record in archived]
     changed = [after]
-    if after.terminal and after.action_type is ActionType.TASK:
+    if ends:
         changed += yield from _abort_below(after, now=now, reason=_reason(after), principal=after.principal)
     return changed
 
@@ -348,8 +362,8 @@ def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) ->
     return changed
 
 
-def _save(before: Action, after: Action, *, epoch: int | None = None) -> Work[bool]:
-    return (yield _UPDATE, _guarded(before, after, epoch=epoch)).first() is not None
+def _save(before: Action, after: Action, *, epoch: int | None = None, how: Each = _UPDATE) -> Work[bool]:
+    return (yield how, _guarded(before, after, epoch=epoch)).first() is not None
 
 
 def _guarded(before: Action, after: Action, *, epoch: int | None = None) -> dict[str, Any]:

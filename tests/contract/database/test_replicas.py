@@ -314,11 +314,14 @@ async def test_a_child_waits_for_its_parents_change_under_way(
     assert {type(each) for each in told} == {Aborted if ends else tuple}
 
 
-async def test_an_end_waits_for_a_child_under_way(pair: Pair, session: asyncpg.Connection) -> None:
-    """A child that is stored but not committed when its parent ends is seen, and ends with it."""
+@pytest.mark.parametrize("children", [{"b"}, set()])
+async def test_an_end_waits_for_a_child_under_way(pair: Pair, session: asyncpg.Connection, children: set[str]) -> None:
+    """A child that is stored but not committed when its parent ends is seen, and ends with it, be it the only one or not."""
     one, other = pair
     await one.ledger.create_run(run())
-    await one.ledger.enqueue(action("b"), spec())
+    (root,) = await other.ledger.move(ROOT, Move(to=Phase.RUNNING))
+    for name in children:
+        await one.ledger.enqueue(action(name), spec())
     gate = "SELECT pg_advisory_xact_lock(77)"
 
     def held() -> Work[None]:
@@ -328,11 +331,11 @@ async def test_an_end_waits_for_a_child_under_way(pair: Pair, session: asyncpg.C
     await session.execute("SELECT pg_advisory_lock(77)")
     adding = asyncio.create_task(one.database.write(held))
     await _becomes(session, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
-    ending = asyncio.create_task(other.ledger.move(ROOT, Move(to=Phase.SUCCEEDED)))
+    ending = asyncio.create_task(other.ledger.move(ROOT, Move(to=Phase.SUCCEEDED), known=root))
     await _becomes(session, "SELECT count(*) FROM pg_locks WHERE NOT granted", 2)
     await session.execute("SELECT pg_advisory_unlock(77)")
     await adding
-    assert {each.key.name for each in await ending} == {"a0", "b", "late"}
+    assert {each.key.name for each in await ending} == {"a0", "late"} | children
     assert await one.ledger.live() == []
 
 
