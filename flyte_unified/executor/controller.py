@@ -26,7 +26,7 @@ from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot,
 from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
 from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, WorkId
 from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
-from flyte_unified.plugins.api import Process, Refusal, Resources, Runnable, TaskContext, Timer, Work
+from flyte_unified.plugins.api import Pod, Process, Refusal, Resource, Resources, Runnable, TaskContext, Timer, Work
 from flyte_unified.storage.api import DataStore
 
 _log = structlog.get_logger(__name__)
@@ -175,6 +175,7 @@ class Controller:
         for live in list(self._lives.values()):
             if live.view.running:
                 await self._prepare(live)
+                self._lighten(live)
             if live.view.running and _is_local(live):  # it may have ended meanwhile
                 self._slots.hold(live.view.action.key, _claim(live.view))
                 self._hold(live)
@@ -406,6 +407,13 @@ class Controller:
             if not isinstance(error, FlyteUnifiedError) or isinstance(error, Unavailable):
                 raise
             live.see(work=Refusal("LaunchFailed", error.message))
+            return
+        self._lighten(live)
+
+    def _lighten(self, live: _Live) -> None:
+        """What has been launched need not be known in full: of ten thousand pods that would be most of the memory."""
+        if isinstance(live.view.work, Pod | Resource):
+            live.see(work=live.view.work.launched())
 
     async def _kill(self, live: _Live) -> None:
         observed = live.view.observed

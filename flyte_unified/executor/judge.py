@@ -123,8 +123,7 @@ class Judge:
 def _environment(work: Work | None, default: str) -> str:
     """Where a task ran, and how it could run elsewhere, for people."""
     if isinstance(work, Pod):
-        containers = [container for container in work.manifest["spec"]["containers"] if container["name"] == work.primary]
-        return f"This task ran in the image {containers[0]['image']}. Add what it needs to its image."
+        return f"This task ran in the image {work.image}. Add what it needs to its image."
     if not isinstance(work, Process):
         return "Add what the task needs to its image."
     return (

@@ -6,8 +6,9 @@ processes. What an object in the cluster means is said by the plugin that made i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flyteidl2.connector import connector_pb2
@@ -130,6 +131,17 @@ class Pod:
     """The container whose end is the attempt's."""
     links: tuple[execution_pb2.TaskLog, ...] = ()
 
+    @property
+    def image(self) -> str:
+        """The primary container's."""
+        containers = self.manifest["spec"]["containers"]
+        return next((str(container["image"]) for container in containers if container["name"] == self.primary), "")
+
+    def launched(self) -> Pod:
+        """As much of it as matters to who waits for its end."""
+        primary = {"name": self.primary, "image": sys.intern(self.image)}
+        return replace(self, manifest={"spec": {"containers": [primary]}})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
@@ -145,6 +157,10 @@ class Resource:
     container: str = ""
     """The container of that pod whose log is the attempt's; empty: its first."""
     links: tuple[execution_pb2.TaskLog, ...] = ()
+
+    def launched(self) -> Resource:
+        """As much of it as matters to who waits for its end."""
+        return replace(self, manifest={name: self.manifest[name] for name in ("apiVersion", "kind")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

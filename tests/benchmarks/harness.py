@@ -81,7 +81,7 @@ def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
             with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response:
                 if response.status == 200:
                     return
-        except (URLError, ConnectionError):
+        except (URLError, ConnectionError, TimeoutError):
             time.sleep(0.002)  # the port is not bound yet
     raise RuntimeError(f"the server ended with {process.returncode}")
 
