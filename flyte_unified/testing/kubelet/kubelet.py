@@ -30,7 +30,7 @@ from flyte_unified.testing.kubelet.pod import PodLife
 from flyte_unified.testing.kubelet.runtime import Runtime
 from flyte_unified.testing.kubelet.server import NoLog, Server
 from flyte_unified.testing.kubelet.services import Pace, Services
-from flyte_unified.testing.kubelet.status import Verdict, Waiting
+from flyte_unified.testing.kubelet.status import Verdict, Waiting, stamp
 
 _log = structlog.get_logger(__name__)
 _LAST_WORDS = 5.0
@@ -200,6 +200,7 @@ class Kubelet:
         metadata = life.pod["metadata"]
         message = "default-scheduler: preempting to accommodate a higher priority pod"
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": message}
+        condition["lastTransitionTime"] = stamp(self._clock.now())  # a mark without one is old, and is taken back
         others = [c for c in (life.pod.get("status") or {}).get("conditions") or () if c["type"] != condition["type"]]
         name, namespace = metadata["name"], metadata["namespace"]
         status = {"status": {"conditions": [*others, condition]}}
