@@ -41,7 +41,9 @@ class Server:
     port: int = _setting(30080, "The one port: API, console and files. 0 takes a free one.", flag="--port", least=0)
     public_url: str = _setting("", "Base of links and signed URLs. Empty: `http://localhost:<port>`.")
     task_url: str = _setting("", "Base at which tasks call back. Empty: `public_url`.")
-    allowed_hosts: Strings = _setting((), "Host headers answered beside loopback names and `*.localhost`.")
+    allowed_hosts: Strings = _setting(
+        (), "Host headers answered beside loopback names, `*.localhost`, and the hosts of `public_url` and `task_url`."
+    )
     cors_origins: Strings = _setting((), "Origins beside our own whose pages may call the API.")
     key: str = _setting(
         "",
