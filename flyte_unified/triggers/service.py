@@ -192,7 +192,7 @@ class Triggers:
     @staticmethod
     def notices(changed: Sequence[TriggerKey]) -> list[Notice]:
         """What other replicas are to be told of it."""
-        return [Notice(_TOPIC, orjson.dumps(key).decode()) for key in changed]
+        return [Notice(_TOPIC, orjson.dumps([*key]).decode()) for key in changed]
 
     async def _write(self, work: Callable[[], Work[list[TriggerKey]]]) -> None:
         await self._database.write(work, then=self.committed, changed=self.notices)
