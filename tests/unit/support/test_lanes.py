@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,47 @@ async def test_no_test_at_all_is_an_error(tmp_path: Path, capsys: pytest.Capture
     code, lines = await ran(tmp_path, capsys, "none")
     assert code == 5
     assert lines[-1].startswith("0 passed, 0 failed in ")
+
+
+LONG = """
+import time, pytest
+from pathlib import Path
+
+@pytest.fixture(scope="session")
+def held():
+    yield
+    Path({down!r}).touch()
+
+def test_h(held):
+    Path({fifo!r}).write_text("up")
+    time.sleep(60)
+"""
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from tests.lanes import Lanes
+sys.exit(asyncio.run(Lanes([(sys.argv[1],)] * 3, [], directory=Path(sys.argv[1]).parent).run(1)))
+"""
+
+
+async def test_an_interrupt_ends_what_tests_started(tmp_path: Path) -> None:
+    """One signal is enough, begins no other job, and reaches pytest even where a shell had it ignored."""
+    fifo, down, test = tmp_path / "fifo", tmp_path / "down", tmp_path / "test_long.py"
+    os.mkfifo(fifo)
+    test.write_text(LONG.format(fifo=str(fifo), down=str(down)))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        runner = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROGRAM, str(test)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert await asyncio.to_thread(fifo.read_text) == "up"
+    runner.send_signal(signal.SIGINT)
+    output, _ = await runner.communicate()
+    assert runner.returncode == 130, output.decode()
+    assert down.exists()
+    assert output.decode().count("KeyboardInterrupt !!") == 1
 
 
 def test_nothing_is_left_out() -> None:
