@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from flyte_unified.testing import Backend
 from tests.cluster.local import LocalCluster
 from tests.cluster.stand import faulty_cluster, stand, zygote
+from tests.leftovers import _nothing_left, _nothing_left_at_all
 from tests.sdk.conftest import SETTINGS, Client, newcomer
 
-__all__ = ["faulty_cluster", "newcomer", "stand", "zygote"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> None:
-    """The cluster outlives its tests; what it leaves is looked at when it has ended: ``_nothing_left_at_all``."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _nothing_left_at_all() -> Iterator[None]:
-    threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
-    yield
-    left = [*(set(psutil.Process().children(recursive=True)) - children), *(set(threading.enumerate()) - threads)]
-    assert not left
+__all__ = ["_nothing_left", "_nothing_left_at_all", "faulty_cluster", "newcomer", "stand", "zygote"]
 
 
 @pytest.fixture(scope="session")

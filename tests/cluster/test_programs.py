@@ -43,11 +43,11 @@ from tests.sdk.test_older import test_tasks_may_use_the_older_services
 from tests.sdk.test_recovering import *  # noqa: F403
 from tests.sdk.test_replay import *  # noqa: F403
 from tests.sdk.test_shapes import *  # noqa: F403
-from tests.sdk.test_shapes import CORE
+from tests.sdk.test_shapes import told
 from tests.sdk.test_waiting import *  # noqa: F403
 
 
 def test_lines_of_both_streams_are_in_the_log(client: Client) -> None:
     """A container's two streams have no order between them."""
-    lines = [line.strip() for line in client.say("shapes", *CORE)["logs"]["lines"]]
+    lines = [line.strip() for line in told(client)["logs"]["lines"]]
     assert sorted(line for line in lines if "[flyte]" not in line) == ["a line without an end", "first line", "to stderr"]

@@ -37,6 +37,8 @@ class Client:
     backend: Backend
     home: Path
     project: str
+    warm: bool = True
+    """Whether its server starts tasks from processes that have the imports behind them."""
     _done: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -139,12 +141,12 @@ def cold_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     }
     with Backend(settings) as backend:
         backend.create_project("programs")
-        yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs")
+        yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs", warm=False)
 
 
 @pytest.fixture(params=["warm", "cold"])
 def either(request: pytest.FixtureRequest) -> Client:
-    """Warm is cold, only faster."""
+    """Warm is cold, only faster: for what a start can make different. All the rest is warm, as a cold start costs a second."""
     found = request.getfixturevalue("client" if request.param == "warm" else "cold_client")
     assert isinstance(found, Client)
     return found

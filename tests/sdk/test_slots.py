@@ -11,8 +11,9 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.phases import Phase
 from tests.sdk.durability.stand import Server, standing
 
-FAMILIES = int(os.environ.get("FAMILIES", "40"))
-"""``FAMILIES=200 pytest tests/sdk/test_slots.py`` is the full size, of about a minute on two cores."""
+FAMILIES = int(os.environ.get("FAMILIES", "20"))
+DEPTH = int(os.environ.get("DEPTH", "30"))
+"""``FAMILIES=200 DEPTH=100 pytest tests/sdk/test_slots.py`` is the full size, of about a minute on two cores."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def leaves(found: list[Life]) -> list[Life]:
 async def test_a_chain_of_tasks_ends_on_one_slot(tmp_path: Path) -> None:
     """Each task calls the next and waits for it: as many processes as the chain is long, over the watermark too."""
     async with standing(tmp_path, EXECUTION_SLOTS="1", EXECUTION_PROCESS_WATERMARK="8") as (server, gate):
-        run = await server.run(gate, "deep", 99)
+        run = await server.run(gate, "deep", DEPTH - 1)
         assert await server.phase(run) is Phase.SUCCEEDED
         found = await lives(server, run)
-    assert len(found) == 100
-    assert peak(processes(found)) == 100
+    assert len(found) == DEPTH
+    assert peak(processes(found)) == DEPTH
 
 
 async def test_families_share_two_slots(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import flyte
 from flyte.io import Dir, File, HashFunction
@@ -110,22 +111,35 @@ def twice(place: str) -> None:
     say("changed", before=before, after=content(first.outputs()[0]), second=content(second.outputs()[0]))
 
 
+def finished(task: Any, **inputs: Any) -> list[Any]:
+    run = flyte.run(task, **inputs)
+    run.wait(quiet=True)
+    return list(run.outputs())
+
+
+def from_working_directory() -> None:
+    folder, file = finished(relative)
+    say("relative", folder=sorted(path.name for path in folder.walk_sync()), file=content(file))
+
+
+def with_hashes() -> None:
+    for blocking in (False, True):
+        (file,) = finished(hashed, blocking=blocking)
+        say(f"hashed {blocking}", content=content(file), hash=file.hash)
+
+
+CASES = {
+    "waiting": lambda: through("waiting", blocking=False),
+    "blocking": lambda: through("blocking", blocking=True),
+    "changed": lambda: twice(sys.argv[1]),
+    "relative": from_working_directory,
+    "surrounding": lambda: say("surrounding", folder=[path.name for path in finished(surrounding)[0].walk_sync()]),
+    "started": lambda: say("started", outputs=finished(started)),
+    "hashed": with_hashes,
+}
+
+
 if __name__ == "__main__":
     flyte.init_from_config()
-    through("waiting", blocking=False)
-    through("blocking", blocking=True)
-    twice(sys.argv[1])
-    run = flyte.run(relative)
-    run.wait(quiet=True)
-    folder, file = run.outputs()
-    say("relative", folder=sorted(path.name for path in folder.walk_sync()), file=content(file))
-    run = flyte.run(surrounding)
-    run.wait(quiet=True)
-    say("surrounding", folder=[path.name for path in run.outputs()[0].walk_sync()])
-    run = flyte.run(started)
-    run.wait(quiet=True)
-    say("started", outputs=list(run.outputs()))
-    for blocking in (False, True):
-        run = flyte.run(hashed, blocking=blocking)
-        run.wait(quiet=True)
-        say(f"hashed {blocking}", content=content(run.outputs()[0]), hash=run.outputs()[0].hash)
+    for case in sys.argv[2:]:
+        CASES[case]()
