@@ -69,6 +69,7 @@ class InlineDatabase:
         *,
         then: Callable[[T], None] | None = None,
         changed: Callable[[T], Iterable[ActionKey | Notice]] | None = None,
+        single: bool = True,
     ) -> T:
         result = self._do(work)
         self._connection.commit()
