@@ -157,8 +157,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_block_can_be_run(page: str) -> None:
-    """Or says why not; what is neither typed nor run nor compared would be believed unseen."""
-    assert {block.language for block in blocks(page)} <= {"console", "python", "yaml"}
+    """Or says why not: what is neither typed nor run nor compared would be believed unseen."""
+    assert {block.language for block in blocks(page)} <= ({"console", "python", "yaml"} if page in SHOWN else set())
 
 
 @pytest.mark.parametrize("page", SHOWN)
