@@ -45,7 +45,7 @@ def is_raw(template: tasks_pb2.TaskTemplate, primary: Mapping[str, Any]) -> bool
     """Whether the container is without an SDK's runtime, by its command line: ``a0`` itself, or within a shell's command."""
     if data_config(template).enabled:
         return True
-    words = [word for text in (*(primary.get("command") or ()), *(primary.get("args") or ())) for word in _words(str(text))]
+    words = (word for text in (*(primary.get("command") or ()), *(primary.get("args") or ())) for word in _words(str(text)))
     return not any(posixpath.basename(word) in RUNTIMES or word in _MODULES for word in words)
 
 
