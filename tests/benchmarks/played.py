@@ -42,8 +42,8 @@ class Pace:
     """From there to its end. Infinite: never."""
 
 
-STEADY = Pace(scheduled=(0.01, 0.05), started=(0.05, 0.5), ended=(0.1, 1.0))
-"""A second for a pod, and no two at one time: as a busy cluster with warm nodes has it."""
+APART = Pace(scheduled=(0.0, 0.2), started=(0.2, 2.0), ended=(0.5, 3.0))
+"""Of a hundred pods each step has a moment of its own, so that few writes wait together."""
 
 
 class Played:

@@ -18,7 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks import api
+from tests.benchmarks.cluster import Costs, costs, held
 from tests.benchmarks.harness import ROOT, Server, server
+from tests.benchmarks.played import APART, Pace
 from tests.benchmarks.statements import per_action
 from tests.databases import clear
 from tests.postgres import MISSING, running
@@ -40,6 +42,7 @@ def main() -> None:
     with server() as fresh:
         row("memory per 10,000 finished actions", f"{_growth(fresh) / _MB:.1f} MB", "15 MB", "")
     _statements()
+    _cluster()
     _programs()
 
 
@@ -52,6 +55,31 @@ def _statements() -> None:
         asyncio.run(clear(postgres.url()))
         counts.append(asyncio.run(per_action(postgres.url(), count=100, groups=10)))
     row("statements to Postgres for each action", " - ".join(f"{count:.1f}" for count in counts), "4", "")
+
+
+def _cluster() -> None:
+    """A cluster's server over played pods: its fake API server shares the machine with it, and is the slower of the two."""
+    if MISSING:
+        return
+    with running() as postgres:
+
+        def measured(count: int, pace: Pace) -> Costs:
+            asyncio.run(clear(postgres.url()))
+            return asyncio.run(costs(postgres.url(), count=count, pace=pace))
+
+        row("a child as an instant pod, Enqueue to end", f"{measured(1, Pace()).seconds:.2f} s", "", "")
+        row("instant pods, 100 at once", f"{100 / measured(100, Pace()).seconds:.0f} /s", "", "")
+        row("instant pods, 1,000 at once", f"{1000 / measured(1000, Pace()).seconds:.0f} /s", "", "")
+        apart = measured(100, APART)
+        row("writes of each pod's TaskAction to its end", f"{apart.creates + apart.statuses:.1f}", "4", "")
+        row("statements of each pod, no two in step", f"{apart.statements:.1f}", "4", "")
+        asyncio.run(clear(postgres.url()))
+        live = asyncio.run(held(postgres.url(), count=10_000, idle=60.0))
+        row("memory with 10,000 live pods", f"{live.rss / _MB:.0f} MB", "400 MB", "")
+        row("... of the leader that follows", f"{live.rss_after / _MB:.0f} MB", "400 MB", "")
+        row("... and until it leads", f"{live.taken_over:.1f} s", "", "")
+        row("requests a minute while nothing happens", f"{sum(live.requests.values())}", "", "")
+        row("CPU while nothing happens", f"{live.cpu:.2%}", "", "")
 
 
 def _ready() -> tuple[float, int]:

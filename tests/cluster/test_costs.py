@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from tests.benchmarks.cluster import costs
-from tests.benchmarks.played import Pace
+from tests.benchmarks.played import APART, Pace
 from tests.databases import clear
 from tests.postgres import PostgresServer
-
-APART = Pace(scheduled=(0.0, 0.2), started=(0.2, 2.0), ended=(0.5, 3.0))
-"""Seconds: a hundred pods, each of whose steps has a moment of its own, so that few writes wait together."""
 
 
 async def test_an_action_costs_four_writes_and_four_statements(postgres: PostgresServer) -> None:
