@@ -54,6 +54,9 @@ from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
 from flyte_unified.runs.internal import InternalRunsHandlers
+from flyte_unified.secrets.handlers import SecretsHandlers
+from flyte_unified.secrets.service import Secrets
+from flyte_unified.secrets.table import TableVault
 from flyte_unified.settings import LOOPBACK, Settings
 from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key, read_key
@@ -101,6 +104,7 @@ class Manager:
             heartbeat=settings.cache.reservation_heartbeat,
             grace=settings.cache.reservation_grace,
         )
+        self._secrets = TableVault(database=self._database, key=key)
         identities = Identities(name=settings.identity.name, email=settings.identity.email)
         tokens = RunTokens(key, subject=identities.owner.subject)
 
@@ -117,6 +121,7 @@ class Manager:
         self._add_runs(creator, reader)
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
+        self._add_secrets(clock)
         self._edge = self._one_port(tokens, pages)
 
     async def start(self) -> None:
@@ -198,6 +203,7 @@ class Manager:
             options=self._options(tokens),
             logs=f"{self._store.base(storage.DATA)}/_logs",
             environment=self.storage.environment,
+            secrets=self._secrets,
             scheduler=Scheduler(
                 triggers=self._triggers,
                 create=creator.create,
@@ -306,6 +312,11 @@ class Manager:
         self.registry.add("flyteidl2.cacheservice.v2.CacheService", ScopedCacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
         self.registry.add("flyteidl2.auth.AuthMetadataService", AuthMetadataHandlers())
+
+    def _add_secrets(self, clock: Clock) -> None:
+        projects = self.projects
+        secrets = Secrets(vault=self.plane.vault, clock=clock, domains=projects.domains, require_project=projects.check)
+        self.registry.add("flyteidl2.secret.SecretService", SecretsHandlers(secrets=secrets))
 
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server

@@ -261,6 +261,31 @@ connector_jobs = Table(
     PrimaryKeyConstraint("project", "domain", "run", "name", "attempt"),
 )
 
+secrets = Table(
+    "secrets",
+    metadata,
+    *_scope(),
+    Column("name", _string(255), nullable=False),
+    Column("kind", Integer, nullable=False, comment="flyteidl2.secret.SecretType"),
+    Column("value", LargeBinary, nullable=False, comment="sealed: see secrets.cipher"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "domain", "name"),
+)
+"""An empty project stands for all of a domain's, an empty domain for every one."""
+
+scope_settings = Table(
+    "scope_settings",
+    metadata,
+    *_scope(),
+    Column("settings", LargeBinary, nullable=False, comment="flyteidl2.settings.Settings, as set here and nowhere above"),
+    Column("version", BigInteger, nullable=False, comment="grows with every write"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "domain"),
+)
+"""The same."""
+
 compatibility = Table(
     "compatibility",
     metadata,

@@ -27,6 +27,9 @@ APPLY = "application/apply-patch+yaml"
 
 FIELD_MANAGER = "flyte-unified"
 
+_PARTIAL = "application/json;as={};g=meta.k8s.io;v=v1"
+"""https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches"""
+
 _PARALLEL = 64
 """Calls at one time; streams do not count."""
 _PAUSE = 1.0
@@ -245,6 +248,7 @@ def _request(
     about: str = "",
 ) -> Request:
     """``about`` stands for the name in messages where the address has none."""
+    shape = "PartialObjectMetadataList" if verb in ("list", "delete all") else "PartialObjectMetadata"
     what = "/".join(part for part in (kind.plural, subresource) if part)
     where = "/".join(part for part in (namespace if kind.namespaced else "", name or about) if part)
     return Request(
@@ -254,6 +258,7 @@ def _request(
         query=query or {},
         body=None if body is None else orjson.dumps(body),
         content_type=content_type,
+        accept=_PARTIAL.format(shape) if kind.partial else "application/json",
     )
 
 

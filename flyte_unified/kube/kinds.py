@@ -16,13 +16,17 @@ Object: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``group`` is empty for the core; ``plural`` is the resource's name in addresses and in RBAC rules."""
+    """``group`` is empty for the core; ``plural`` is the resource's name in addresses and in RBAC rules.
+
+    Of a ``partial`` one only ``metadata`` is answered, whatever is asked or written: what else is in it never comes here.
+    """
 
     group: str
     version: str
     kind: str
     plural: str
     namespaced: bool = True
+    partial: bool = False
 
     @property
     def api_version(self) -> str:
@@ -52,6 +56,8 @@ def key_of(obj: Object) -> tuple[str, str]:
 PODS = Kind("", "v1", "Pod", "pods")
 EVENTS = Kind("", "v1", "Event", "events")
 SECRETS = Kind("", "v1", "Secret", "secrets")
+SECRETS_BY_NAME = Kind("", "v1", "Secret", "secrets", partial=True)
+"""Without their values."""
 CONFIG_MAPS = Kind("", "v1", "ConfigMap", "configmaps")
 POD_TEMPLATES = Kind("", "v1", "PodTemplate", "podtemplates")
 NODES = Kind("", "v1", "Node", "nodes", namespaced=False)

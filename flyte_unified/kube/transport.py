@@ -45,6 +45,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     content_type: str = "application/json"
+    accept: str = "application/json"
 
 
 class Transport:
@@ -116,7 +117,7 @@ class Transport:
         if self._session is None:
             raise Away(f"{request.doing}: the client is not started, or is stopped")
         configuration = self._configuration
-        headers = {"Content-Type": request.content_type} if request.body is not None else {}
+        headers = {"Accept": request.accept} | ({"Content-Type": request.content_type} if request.body is not None else {})
         if token:
             headers["Authorization"] = token
         with _wrapped(request.doing):
@@ -177,7 +178,7 @@ def _session(configuration: Any) -> aiohttp.ClientSession:
             ssl=ApiClient(configuration).rest_client.ssl_context,
             socket_factory=_socket,
         ),
-        headers={"User-Agent": f"flyte-unified/{__version__}", "Accept": "application/json"},
+        headers={"User-Agent": f"flyte-unified/{__version__}"},
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=_BUFFER,
         trust_env=True,

@@ -21,6 +21,8 @@ from flyte_unified.executor.slots import Slots
 from flyte_unified.launchers.api import Launcher
 from flyte_unified.ledger.api import Ledger
 from flyte_unified.plugins.api import TaskContext, Work
+from flyte_unified.secrets.model import Vault
+from flyte_unified.secrets.table import TableVault
 from flyte_unified.storage.api import DataStore
 from flyte_unified.triggers.scheduler import Scheduler
 
@@ -31,6 +33,10 @@ class Plane(Protocol):
     @property
     def lines(self) -> Lines:
         """The output of attempts."""
+
+    @property
+    def vault(self) -> Vault:
+        """Where secrets are kept, so that tasks here can have them."""
 
     @property
     def controller(self) -> Controller | None:
@@ -60,6 +66,8 @@ class Parts:
     """Where the output of what ran elsewhere is kept: an address of the store."""
     environment: Mapping[str, str]
     """What tasks need to reach the store."""
+    secrets: TableVault
+    """The database's, for a plane that has no place of its own for them."""
     scheduler: Scheduler
     """Runs while this server leads."""
 

@@ -37,6 +37,7 @@ from flyte_unified.plugins.api import Job, Pod, Resource
 from flyte_unified.plugins.cluster import ClusterPlugins
 from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
+from flyte_unified.secrets.objects import ObjectVault
 from flyte_unified.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -69,7 +70,8 @@ class Cluster:
         )
         places = {cluster.scope, settings.pods.template_namespace or cluster.scope} if cluster.scope else {""}
         self._templates = [Informer(self._kube, POD_TEMPLATES, namespace=place, on_event=_nothing) for place in places]
-        config = pod_config(settings.pods, store=parts.environment, templates=self._template)
+        self.vault = ObjectVault(self._kube, template=cluster.namespace)
+        config = pod_config(settings.pods, store=parts.environment, templates=self._template, secrets=self.vault.lookup)
         pods = Pods(config)
         self._operators = Operators(pods, operator_config(settings.operators))
         self._connectors = ConnectorParts(settings, parts)
@@ -80,6 +82,7 @@ class Cluster:
 
     async def start(self) -> None:
         await self._kube.start()
+        self.vault.start()
         self._campaign = asyncio.create_task(self._stand(), name="election")
 
     async def stop(self, *, grace: float) -> None:
@@ -91,6 +94,7 @@ class Cluster:
             self._campaign.cancel()
             await asyncio.wait((self._campaign,))
         self._connectors.close()
+        await self.vault.stop()
         await self._kube.stop()
 
     async def _stand(self) -> None:
@@ -108,7 +112,7 @@ class Cluster:
         await self._parts.ledger.take_lead(EXECUTOR, epoch, self._identity)
         controller = self._one_term(epoch)
         try:
-            await asyncio.gather(*(templates.start() for templates in self._templates))
+            await asyncio.gather(self.vault.followed(), *(templates.start() for templates in self._templates))
             await controller.start()
             self.controller = controller
             await self._parts.scheduler.start()

@@ -26,6 +26,7 @@ class Laptop:
 
     def __init__(self, settings: Settings, parts: Parts, *, interpreter: Path) -> None:
         attempts = _attempts(settings, parts, interpreter)
+        self.vault = parts.secrets
         self._scheduler = parts.scheduler
         self._connectors = ConnectorParts(settings, parts)
         self.lines = self._connectors.lines(ProcessLines(attempts))
@@ -66,6 +67,7 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
         warm=settings.execution.warm,
         log_limit=settings.execution.log_max_bytes,
         environment={**_inherited(), **parts.environment},
+        reveal=parts.secrets.reveal,
     )
 
 

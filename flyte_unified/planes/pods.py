@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from flyte_unified.plugins.operators.config import OperatorConfig
-from flyte_unified.plugins.pods.config import SAFE_TO_EVICT, DataSide, Json, Patience, PodConfig, pair, toleration
+from flyte_unified.plugins.pods.config import SAFE_TO_EVICT, DataSide, Json, Patience, PodConfig, SecretRef, pair, toleration
 from flyte_unified.settings import Operators, Pods
 
 _KEYS = frozenset({"FLYTE_AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY"})
 
 
-def pod_config(pods: Pods, *, store: Mapping[str, str], templates: Callable[[str, str], Json | None]) -> PodConfig:
+def pod_config(
+    pods: Pods,
+    *,
+    store: Mapping[str, str],
+    templates: Callable[[str, str], Json | None],
+    secrets: Callable[[str, str, str, str], SecretRef],
+) -> PodConfig:
     """``store`` is how tasks reach it. Raises InvalidArgument for a label or taint that is none."""
     reach = {name: value for name, value in store.items() if not (pods.store_secret and name in _KEYS)}
     return PodConfig(
         store=reach,
         store_secret=pods.store_secret,
         templates=templates,
+        secrets=secrets,
         default_template=pods.template,
         template_namespace=pods.template_namespace,
         cpu=pods.cpu,

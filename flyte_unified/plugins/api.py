@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flyteidl2.connector import connector_pb2
-from flyteidl2.core import execution_pb2
+from flyteidl2.core import execution_pb2, security_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from flyte_unified.core.clock import Micros
@@ -64,6 +64,8 @@ class Process:
     resources: Resources
     links: tuple[execution_pb2.TaskLog, ...] = ()
     """Of the task's own making: where else people may look while it runs."""
+    secrets: tuple[security_pb2.Secret, ...] = ()
+    """By reference: whoever launches it looks their values up, so that no work holds one."""
 
 
 @dataclass(frozen=True, slots=True)

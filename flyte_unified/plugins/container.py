@@ -22,6 +22,7 @@ from flyte_unified.core.names import object_name
 from flyte_unified.core.quantities import quantity
 from flyte_unified.core.templates import render
 from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext, Work
+from flyte_unified.plugins.secrets import wanted
 
 RUNTIMES = frozenset({"a0", "pyflyte-execute"})
 """The SDKs' own programs: they read inputs and leave outputs and errors as files."""
@@ -65,6 +66,7 @@ def describe(context: TaskContext) -> Work:
         system=system(context, actions=environment.get(ACTIONS, "1")),
         resources=resources,
         links=links(context, known),
+        secrets=tuple(wanted(template.security_context, context.run_spec.security_context)),
     )
 
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,10 +154,14 @@ class LocalCluster:
         """The server under test never asked for what its roles don't give it."""
         assert self.server.access.refused == []
 
+    async def grant(self, objects: Iterable[Object]) -> None:
+        """Accounts and roles."""
+        for obj in objects:
+            await self.kube.create(_KINDS[obj["kind"]], obj)
+
     async def _let_in(self) -> None:
         """The server under test gets an account with its roles, and a token of it."""
-        for obj in access(self.namespace):
-            await self.kube.create(_KINDS[obj["kind"]], obj)
+        await self.grant(access(self.namespace))
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",

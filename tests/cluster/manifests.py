@@ -22,18 +22,26 @@ def task_actions() -> Object:
 
 def base(namespace: str) -> list[Object]:
     """Everything, in ``namespace``."""
-    objects = _read(KUBERNETES / "base")
+    return _placed(_read(KUBERNETES / "base"), namespace)
+
+
+def access(namespace: str) -> list[Object]:
+    """The accounts, and what they may do."""
+    return [obj for obj in base(namespace) if obj["kind"] in _ACCESS]
+
+
+def secrets_access(namespace: str) -> list[Object]:
+    """What the control plane needs besides to keep secrets."""
+    return _placed(_read(KUBERNETES / "secrets"), namespace)
+
+
+def _placed(objects: list[Object], namespace: str) -> list[Object]:
     for obj in objects:
         if obj["kind"] not in _EVERYWHERE:
             obj["metadata"]["namespace"] = namespace
         for subject in obj.get("subjects", ()):
             subject["namespace"] = namespace
     return objects
-
-
-def access(namespace: str) -> list[Object]:
-    """The accounts, and what they may do."""
-    return [obj for obj in base(namespace) if obj["kind"] in _ACCESS]
 
 
 def _read(path: Path) -> list[Object]:

@@ -12,6 +12,7 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.launchers.processes.secrets import Reveal, Secrets
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
 from flyte_unified.plugins.api import Exit, Process
 
@@ -35,7 +36,7 @@ _LOCAL_NAMES = "localhost,127.0.0.1,::1"
 class ProcessAttempts:
     """``interpreter`` runs the tasks that name none; logs stand under ``logs``, working directories under ``work``.
 
-    ``launcher`` makes the process launcher, given whom to tell of events.
+    ``launcher`` makes the process launcher, given whom to tell of events. ``reveal`` knows values of secrets.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ProcessAttempts:
         warm: bool,
         log_limit: int,
         environment: Mapping[str, str],
+        reveal: Reveal,
     ) -> None:
         self._on_event: Callable[[Event], None] = lambda _: None
         self._processes = launcher(self._heard)
@@ -56,6 +58,7 @@ class ProcessAttempts:
         self._logs = logs
         self._warm = warm
         self._log_limit = log_limit
+        self._secrets = Secrets(reveal)
         self._begins: dict[WorkId, asyncio.Event] = {}
         self._chosen: dict[WorkId, Path] = {}
         self._base = {key: value for key, value in environment.items() if key not in _NOT_INHERITED}
@@ -85,6 +88,7 @@ class ProcessAttempts:
         work = attempt.work
         if not isinstance(work, Process):
             raise TypeError(f"{attempt.id} is no process")
+        secrets = await self._secrets.given(work.secrets, attempt.id.action)
         interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or self._interpreter)
         environment = self._environment(work.environment, work.system, interpreter)
         if attempt.gpus:
@@ -100,6 +104,8 @@ class ProcessAttempts:
                 warm=self._warm and work.arguments[0] in _WARM,
                 memory_limit=work.resources.memory_limit or None,
                 log_limit=self._log_limit,
+                secrets={name: value for name, value in secrets.variables.items() if name not in work.system},
+                private=secrets.private,
             )
         )
 

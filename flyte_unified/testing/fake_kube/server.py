@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import yaml
@@ -117,6 +117,8 @@ class Server:
             content = read_object(body, request.headers.get("Content-Type", ""))
             return _json(orjson.dumps(self._access.review(resource.kind, content, user)), 201)
         response = await self._verb(request, path, resource, asked, call, body)
+        if tables.partial(request.headers.get("Accept", "")) and isinstance(response, web.Response):
+            response.body = tables.trimmed(cast("bytes", response.body))
         for warning in dict.fromkeys(call.warnings):
             response.headers.add("Warning", f'299 - "{warning.replace(chr(34), chr(92) + chr(34))}"')
         return response
@@ -295,7 +297,10 @@ def _applied(body: bytes) -> Object:
 
 def _view(request: web.Request, resource: Resource) -> Callable[[Record], bytes]:
     """How a watcher is shown an object. Columns are told with the first row alone."""
-    if not tables.wanted(request.headers.get("Accept", "")):
+    accept = request.headers.get("Accept", "")
+    if tables.partial(accept):
+        return lambda record: tables.trimmed(versions.shown(resource, record))
+    if not tables.wanted(accept):
         return lambda record: versions.shown(resource, record)
     heads = iter([True])
 

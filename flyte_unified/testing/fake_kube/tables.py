@@ -26,6 +26,24 @@ def wanted(accept: str) -> bool:
     return "as=Table" in first and "g=meta.k8s.io" in first
 
 
+def partial(accept: str) -> bool:
+    """Whether a client wants of objects what all have in common, and no more."""
+    return "as=PartialObjectMetadata" in accept.partition(",")[0]
+
+
+def trimmed(body: bytes) -> bytes:
+    """An object or a list, with no more of each object than its metadata."""
+    content = orjson.loads(body)
+    if content.get("kind") == "Status":
+        return body
+    if "items" in content:
+        items = [{"metadata": item["metadata"]} for item in content["items"]]
+        content = {"kind": "PartialObjectMetadataList", "metadata": content["metadata"], "items": items}
+    else:
+        content = {"kind": "PartialObjectMetadata", "metadata": content["metadata"]}
+    return orjson.dumps({"apiVersion": "meta.k8s.io/v1", **content})
+
+
 def table(resource: Resource, records: Iterable[Record], meta: Mapping[str, Any], include: str, *, head: bool = True) -> bytes:
     """A ``Table``. ``include`` says what of each object comes along: Object, Metadata or None."""
     columns = _columns(resource)

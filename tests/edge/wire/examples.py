@@ -16,6 +16,8 @@ from flyteidl2.common import identifier_pb2, list_pb2, phase_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as dataproxy_pb2
 from flyteidl2.imagebuilder import payload_pb2 as image_pb2
 from flyteidl2.project import project_service_pb2 as project_pb2
+from flyteidl2.secret import definition_pb2 as secret_pb2
+from flyteidl2.secret import payload_pb2 as secret_payload_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
 from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 from flyteidl2.workflow import (
@@ -145,6 +147,7 @@ async def examples(there: World) -> list[Example]:
             "GetImage": image_pb2.GetImageRequest(id={"name": "image:1"}, project_id=world.project_id())
         },
         "project.ProjectService": _projects(),
+        "secret.SecretService": _secrets(),
         "task.TaskService": _tasks(),
         "trigger.TriggerService": _triggers(),
         "cacheservice.CacheService": _cache(),
@@ -364,6 +367,19 @@ def _projects() -> dict[str, Message]:
         "ListProjects": project_pb2.ListProjectsRequest(
             limit=10, filters="eq(state, 0)", sort_by=list_pb2.Sort(key="created_at"), org="acme"
         ),
+    }
+
+
+def _secrets() -> dict[str, Message]:
+    place = {"project": PROJECT, "domain": DOMAIN}
+    key = secret_pb2.SecretIdentifier(name="example", organization="acme", **place)
+    spec = secret_pb2.SecretSpec(string_value="value", type=secret_pb2.SECRET_TYPE_IMAGE_PULL_SECRET)
+    return {
+        "CreateSecret": secret_payload_pb2.CreateSecretRequest(id=key, secret_spec=spec),
+        "UpdateSecret": secret_payload_pb2.UpdateSecretRequest(id=key, secret_spec=spec),
+        "GetSecret": secret_payload_pb2.GetSecretRequest(id=key, include_system_secrets=True),
+        "ListSecrets": secret_payload_pb2.ListSecretsRequest(organization="acme", limit=1, **place),
+        "DeleteSecret": secret_payload_pb2.DeleteSecretRequest(id=key),
     }
 
 

@@ -33,6 +33,7 @@ _SERVED = [
     "dataproxy.DataProxyService",
     "imagebuilder.ImageService",
     "project.ProjectService",
+    "secret.SecretService",
     "task.TaskService",
     "trigger.TriggerService",
     "workflow.EventsProxyService",

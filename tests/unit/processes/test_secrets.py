@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl2.core import security_pb2
 
+from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.processes import mounts
+from flyte_unified.launchers.processes import secrets as given_secrets
+from flyte_unified.launchers.processes.secrets import Secrets
 from flyte_unified.launchers.processes.work import PrivateFiles, Started
 from tests.unit.processes.harness import PYTHON, Processes, processes
 from tests.unit.processes.test_warm import HEAD
@@ -153,3 +158,51 @@ def test_who_cannot_have_them_is_told_why(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+def _asked(key: str, *, file: bool = False, **fields: str) -> security_pb2.Secret:
+    mount = security_pb2.Secret.FILE if file else security_pb2.Secret.ENV_VAR
+    return security_pb2.Secret(key=key, mount_requirement=mount, **fields)
+
+
+async def _reveal(project: str, domain: str, name: str) -> bytes:
+    return {"text": b"text", "bytes": b"\xff", "null": b"a\0b", "long": b"x" * 200_000}[name]
+
+
+ACTION = ActionKey("p", "d", "r", "a0")
+
+
+@needs_namespaces
+async def test_names_are_those_where_sdks_look() -> None:
+    """The asked name, else both SDKs'; files by key and by group; a FILE's variable has its path. Nothing for nothing."""
+    wanted = [_asked("text", env_var="NAME"), _asked("text", group="my-g"), _asked("text", file=True, group="g", env_var="AT")]
+    given = await Secrets(_reveal).given(wanted, ACTION)
+    assert given.variables == {
+        "FLYTE_SECRETS_ENV_PREFIX": "_FSEC_",
+        "FLYTE_SECRETS_DEFAULT_DIR": PLACE,
+        "NAME": "text",
+        "_UNION_TEXT": "text",
+        "_FSEC_MY-G_TEXT": "text",
+        "AT": f"{PLACE}/text",
+    }
+    assert given.private is not None
+    assert given.private.files == {"text": b"text", "g/text": b"text"}
+    assert "text" not in repr(given.private).replace(PLACE, "")
+    assert await Secrets(_reveal).given([], ACTION) == ({}, None)
+
+
+@pytest.mark.parametrize("name", ["bytes", "null", "long"])
+async def test_what_no_variable_can_hold_is_refused(name: str) -> None:
+    """Before anything starts, naming the way."""
+    with pytest.raises(FailedPrecondition, match=rf"secret '{name}' can be no environment variable.*mount=pathlib"):
+        await Secrets(_reveal).given([_asked(name)], ACTION)
+
+
+async def test_without_namespaces_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel's reason and both ways out; a mended kernel is found out at the next start."""
+    looked_up = Secrets(_reveal)
+    monkeypatch.setattr(given_secrets, "_TRY", (sys.executable, "-c", "raise SystemExit('unshare: Operation not permitted')"))
+    with pytest.raises(FailedPrecondition, match=r"'text'.*unshare: Operation not permitted.*as_env_var.*sysctl"):
+        await looked_up.given([_asked("text", file=True)], ACTION)
+    monkeypatch.setattr(given_secrets, "_TRY", (sys.executable, "-c", ""))
+    assert (await looked_up.given([_asked("text", file=True)], ACTION)).private is not None
