@@ -56,6 +56,7 @@ class Lanes:
         self._counts: Counter[str] = Counter()
         self._worst = 0
         self._found = False
+        self._interrupted = False
 
     async def run(self, lanes: int = LANES) -> int:
         began = time.monotonic()
@@ -70,6 +71,7 @@ class Lanes:
 
     def _interrupt(self) -> None:
         """Once to each: pytest then ends what its tests started."""
+        self._interrupted = True
         self._jobs.clear()
         self._worst = self._worst or 128 + signal.SIGINT
         for process in self._running:
@@ -90,6 +92,8 @@ class Lanes:
                 process_group=0,
             )
             self._running.add(process)
+            if self._interrupted:  # while this one came into being
+                process.send_signal(signal.SIGINT)
             output, _ = await process.communicate()
             self._running.discard(process)
             self._tell(job, output.decode(errors="replace"), process.returncode or 0)
