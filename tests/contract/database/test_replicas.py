@@ -13,16 +13,18 @@ import pytest
 from flyteidl2.project import project_service_pb2 as idl
 from sqlalchemy import insert, select, text
 
+from flyte_unified.core.clock import SystemClock
 from flyte_unified.core.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotLeader
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import feed
 from flyte_unified.db import postgres_writer as adapter
 from flyte_unified.db.api import Work
+from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.postgres_client import CHANNEL
 from flyte_unified.db.tables import projects
 from flyte_unified.ledger import store
-from flyte_unified.ledger.api import EXECUTOR, Action, Everything, Move
+from flyte_unified.ledger.api import EXECUTOR, Action, Everything, Ledger, Move
 from tests.contract.database.replicas import Replica
 from tests.postgres import PostgresServer
 from tests.unit.ledger.births import ROOT, RUN, action, run, spec
@@ -380,3 +382,28 @@ async def test_who_waits_for_a_cached_result_is_woken_by_another_replica(
         await session.execute(CUT_FEEDS)
     async with asyncio.timeout(5):
         await waiting
+
+
+async def test_a_server_that_may_make_no_function_writes_all_the_same(postgres: PostgresServer) -> None:
+    """Where sessions may have nothing of their own, each write is a transaction: with a child that ends with its parent."""
+    administrator = await asyncpg.connect(postgres.url())
+    await administrator.execute("CREATE ROLE guest LOGIN")
+    await administrator.execute("CREATE DATABASE guests")
+    await administrator.execute("REVOKE TEMPORARY ON DATABASE guests FROM PUBLIC")
+    inside = await asyncpg.connect(postgres.url("guests"))
+    await inside.execute("GRANT ALL ON SCHEMA public TO guest")
+    await inside.close()
+    database = PostgresDatabase(postgres.url("guests").replace("flyte@", "guest@"))
+    await database.start()
+    try:
+        ledger = Ledger(database=database, clock=SystemClock())
+        _, root, _ = await ledger.create_run(run())
+        (root,) = await ledger.move(root.key, Move(to=Phase.RUNNING), known=root)
+        child, _ = await ledger.enqueue(action("b"))
+        changed = await ledger.move(root.key, Move(to=Phase.SUCCEEDED), known=root)
+        assert [(each.key, each.phase) for each in changed] == [(root.key, Phase.SUCCEEDED), (child.key, Phase.ABORTED)]
+    finally:
+        await database.stop()
+        await administrator.execute("DROP DATABASE guests WITH (FORCE)")
+        await administrator.execute("DROP ROLE guest")
+        await administrator.close()
