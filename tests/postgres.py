@@ -32,14 +32,15 @@ MISSING = "" if PROGRAMS else "there is no Postgres server (Debian's package `po
 class PostgresServer:
     """One cluster of databases. It is no child of the tests, which end every process they find among theirs."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._port = port
+        self._port = 0
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://flyte@127.0.0.1:{self._port}/{database}"
 
     def start(self) -> None:
+        self._port = self._port or _free_port()  # not before it is needed: other tests look for free ports too
         options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories="
         self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._directory}/log", f"--options={options}")
 
@@ -78,7 +79,7 @@ def running() -> Iterator[PostgresServer]:
     directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=Path("/tmp").resolve()))
     if os.geteuid() == 0:
         shutil.chown(directory, "nobody", "nogroup")
-    server = PostgresServer(directory, _free_port())
+    server = PostgresServer(directory)
     try:
         server.create()
         server.start()
