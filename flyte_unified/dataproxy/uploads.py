@@ -95,11 +95,11 @@ class Uploads:
         inputs = fill_defaults(message.inputs, spec)
         check_inputs(inputs, spec, complete=False)
         data = inputs.SerializeToString(deterministic=True)
-        directory = join(base, _AREA, *scope, "offloaded-inputs", hashlib.sha256(data).hexdigest())
+        uri = join(base, _AREA, *scope, "offloaded-inputs", hashlib.sha256(data).hexdigest(), INPUTS)
         await self._store.check_room()
-        await self._store.put(join(directory, INPUTS), data, if_absent=True)
+        await self._store.put(uri, data, if_absent=True)
         ignored = spec.task_template.metadata.cache_ignore_input_vars
-        return run_pb2.OffloadedInputData(uri=directory, inputs_hash=inputs_hash(inputs, frozenset(ignored)))
+        return run_pb2.OffloadedInputData(uri=uri, inputs_hash=inputs_hash(inputs, frozenset(ignored)))
 
     async def _spec(self, message: dataproxy.UploadInputsRequest) -> task_definition_pb2.TaskSpec:
         match message.WhichOneof("task"):

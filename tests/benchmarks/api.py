@@ -58,7 +58,10 @@ def create_run(name: str, inputs: run_pb2.OffloadedInputData) -> bytes:
 def enqueue(run: str, name: str, inputs: run_pb2.OffloadedInputData) -> bytes:
     key = RunKey(_PROJECT, _DOMAIN, run).action(name)
     action = actions_pb2.Action(
-        action_id=key.idl(), parent_action_name="a0", input_uri=f"{inputs.uri}/inputs.pb", run_output_base=inputs.uri
+        action_id=key.idl(),
+        parent_action_name="a0",
+        input_uri=inputs.uri,
+        run_output_base=inputs.uri.removesuffix("/inputs.pb"),
     )
     action.task.spec.CopyFrom(sleep_spec("nap"))
     return request("/flyteidl2.actions.ActionsService/Enqueue", actions_pb2.EnqueueRequest(action=action))

@@ -134,8 +134,8 @@ def _enqueue(name: str, inputs: run_pb2.OffloadedInputData) -> bytes:
     action = actions_pb2.Action(
         action_id=_RUN.action(name).idl(),
         parent_action_name="a0",
-        input_uri=f"{inputs.uri}/inputs.pb",
-        run_output_base=inputs.uri,
+        input_uri=inputs.uri,
+        run_output_base=inputs.uri.removesuffix("/inputs.pb"),
     )
     action.task.spec.CopyFrom(pod_spec())
     return request("/flyteidl2.actions.ActionsService/Enqueue", actions_pb2.EnqueueRequest(action=action))

@@ -103,7 +103,7 @@ class World:
         action = actions_pb2.Action(
             action_id=action_id(run, name),
             parent_action_name=parent,
-            input_uri=f"{inputs.uri}/inputs.pb",
+            input_uri=inputs.uri,
             run_output_base=f"{self.directory}/storage/{PROJECT}/{DOMAIN}/{run}",
             group="pair",
         )

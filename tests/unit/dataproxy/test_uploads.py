@@ -184,12 +184,13 @@ _SPEC.task_template.metadata.cache_ignore_input_vars.append("seed")
 
 
 async def test_inputs_are_stored_whole(proxy: Proxy) -> None:
-    """The answer is a directory with inputs.pb, which holds what was sent, context included."""
+    """The answer is a file with what was sent, context included: the SDK reads a trigger's inputs there."""
     request = _inputs(_SPEC, n=1, seed=2)
     request.inputs.context.add(key="k", value="v")
     stored = await proxy.uploads.inputs(request)
     assert stored.inputs_hash
-    data = Path(stored.uri, "inputs.pb").read_bytes()
+    assert Path(stored.uri).name == "inputs.pb"
+    data = Path(stored.uri).read_bytes()
     assert common_pb2.Inputs.FromString(data) == request.inputs
 
 
@@ -206,7 +207,7 @@ async def test_runs_that_differ_in_ignored_inputs_share_a_key_but_no_file(proxy:
 async def test_stored_inputs_are_never_overwritten(proxy: Proxy) -> None:
     """A file that is there stays, even if it is not what we would write."""
     stored = await proxy.uploads.inputs(_inputs(_SPEC, n=1, seed=2))
-    file = Path(stored.uri, "inputs.pb")
+    file = Path(stored.uri)
     before = file.stat()
     await proxy.uploads.inputs(_inputs(_SPEC, n=1, seed=2))
     assert file.stat().st_ino == before.st_ino
@@ -219,7 +220,7 @@ async def test_defaults_are_stored_with_the_inputs(proxy: Proxy) -> None:
     spec.CopyFrom(_SPEC)
     spec.default_inputs.add(name="seed").parameter.default.CopyFrom(_integer(7))
     stored = await proxy.uploads.inputs(_inputs(spec, n=1))
-    inputs = common_pb2.Inputs.FromString(Path(stored.uri, "inputs.pb").read_bytes())
+    inputs = common_pb2.Inputs.FromString(Path(stored.uri).read_bytes())
     assert {literal.name: literal.value.scalar.primitive.integer for literal in inputs.literals} == {"n": 1, "seed": 7}
 
 
