@@ -252,7 +252,7 @@ class Controller:
             known = replace(known, started_at=event.at)
         else:
             known = replace(known, ended_at=event.at, exit=event.exit)
-        if details is not None:
+        if (details := records.news(live.view.action, details)) is not None:
             known = replace(known, details=records.joined(known.details, details))
         live.see(observed=known)
         return live

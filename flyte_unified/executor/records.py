@@ -9,7 +9,7 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros, timestamp
 from flyte_unified.launchers.api import Started
-from flyte_unified.ledger.api import merge
+from flyte_unified.ledger.api import Action, merge
 from flyte_unified.plugins.api import Exit
 
 
@@ -33,6 +33,15 @@ def joined(
         if part is not None:
             merge(both, part)
     return both
+
+
+def news(action: Action, told: run_definition_pb2.ActionAttempt | None) -> run_definition_pb2.ActionAttempt | None:
+    """``told``, if the record lacks any of it: a new leader hears again all that the one before has written down."""
+    if told is None:
+        return None
+    before, after = action.latest(), action.latest()
+    merge(after, told)
+    return told if after != before else None
 
 
 def end(ending: Exit, *, at: Micros) -> run_definition_pb2.ActionAttempt:

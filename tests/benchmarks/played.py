@@ -148,6 +148,7 @@ def settings(kubeconfig: Path) -> dict[str, Any]:
         "kubernetes.kubeconfig": str(kubeconfig),
         "kubernetes.namespace": NAMESPACE,
         "kubernetes.lease_duration": 60.0,  # machines are busy where this is measured
+        "server.public_url": "http://flyte.test",
         "server.key": base64.b64encode(bytes(range(32))).decode(),
     }
 

@@ -57,6 +57,24 @@ async def test_a_process_that_started_unrecorded_is_adopted(world: World) -> Non
     assert not machine.attempts
 
 
+async def test_what_is_written_down_is_not_written_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new leader hears of everything that runs what the one before heard: of ten thousand pods that would be many writes."""
+    await world.run()
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+    found = started(A1, world)
+    async with world.server(found):
+        await world.reaches(ROOT, Phase.RUNNING)
+    moved = []
+    move = world.ledger.move
+    monkeypatch.setattr(world.ledger, "move", lambda *told, **more: moved.append(told) or move(*told, **more))
+    async with world.server(found) as (_, machine):
+        await asyncio.sleep(50)
+        assert not moved
+        await world.succeed(machine, ROOT)
+        await world.ended(ROOT)
+
+
 async def test_a_process_that_ended_unseen_keeps_its_result(world: World) -> None:
     """It ended while no server ran: its files say how, and its exit when."""
     await world.run()
