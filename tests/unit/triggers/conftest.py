@@ -8,13 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.unit.manual_clock import ManualClock
-from tests.unit.triggers.world import World, world_in
+from tests.unit.triggers.world import InlineDatabase, World, world_in
 from tests.virtual_time import LoopClock
 
 
 @pytest.fixture
-async def world(tmp_path: Path, clock: ManualClock) -> AsyncIterator[World]:
-    world = await world_in(tmp_path, clock)
+async def inline() -> AsyncIterator[InlineDatabase]:
+    database = InlineDatabase()
+    await database.start()
+    yield database
+    await database.stop()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, clock: ManualClock, inline: InlineDatabase) -> AsyncIterator[World]:
+    world = await world_in(tmp_path, clock, inline)
     yield world
     await _close(world)
 
@@ -29,8 +37,8 @@ class ShiftedClock(LoopClock):
 
 
 @pytest.fixture
-async def timed(tmp_path: Path) -> AsyncIterator[World]:
-    world = await world_in(tmp_path, ShiftedClock())
+async def timed(tmp_path: Path, inline: InlineDatabase) -> AsyncIterator[World]:
+    world = await world_in(tmp_path, ShiftedClock(), inline)
     yield world
     await _close(world)
 
@@ -38,4 +46,3 @@ async def timed(tmp_path: Path) -> AsyncIterator[World]:
 async def _close(world: World) -> None:
     world.ledger.changes.close()
     await world.data.stop()
-    await world.database.stop()

@@ -18,7 +18,20 @@ from flyte_unified.db.api import Notice
 from flyte_unified.triggers.api import TriggerKey
 from flyte_unified.triggers.catchup import ANNOTATION
 from tests.unit.manual_clock import ManualClock
-from tests.unit.triggers.world import CTX, DOMAIN, MINUTE, PROJECT, TASK, World, cron, inputs, named, rate, task_spec
+from tests.unit.triggers.world import (
+    CTX,
+    DOMAIN,
+    MINUTE,
+    PROJECT,
+    TASK,
+    InlineDatabase,
+    World,
+    cron,
+    inputs,
+    named,
+    rate,
+    task_spec,
+)
 
 IN_PROJECT = identifier_pb2.ProjectIdentifier(name=PROJECT, domain=DOMAIN)
 
@@ -309,7 +322,7 @@ async def test_a_version_comes_again(world: World) -> None:
     assert len(await world.history("a")) == 3
 
 
-async def test_whoever_plans_hears_of_every_change(world: World) -> None:
+async def test_whoever_plans_hears_of_every_change(world: World, inline: InlineDatabase) -> None:
     """Here by a call, on other replicas by a notice, which says of what; a call that changes nothing says nothing."""
     told: list[TriggerKey | None] = []
     leave = world.triggers.subscribe(told.append)
@@ -319,7 +332,7 @@ async def test_whoever_plans_hears_of_every_change(world: World) -> None:
     await world.switch(active=False)
     await world.delete("t")
     assert told == [key, key, key]
-    for notice in (*world.database.notices, Notice("project", "p"), None):
+    for notice in (*inline.notices, Notice("project", "p"), None):
         world.triggers.noticed(notice)
     assert told[3:] == [key, key, key, None]
     leave()

@@ -22,7 +22,7 @@ from flyte_unified.triggers.api import TriggerKey
 from flyte_unified.triggers.catchup import ANNOTATION, CatchUp, Policy
 from flyte_unified.triggers.scheduler import Scheduler, run_name
 from tests.unit.triggers.conftest import ShiftedClock
-from tests.unit.triggers.world import CTX, DOMAIN, MINUTE, PROJECT, TASK, World, cron, rate, task_spec
+from tests.unit.triggers.world import CTX, DOMAIN, MINUTE, PROJECT, TASK, InlineDatabase, World, cron, rate, task_spec
 from tests.virtual_time import EPOCH
 
 pytestmark = pytest.mark.virtual_time
@@ -244,14 +244,14 @@ async def test_a_fire_that_is_refused_is_dropped(timed: World) -> None:
     assert [line["log_level"] for line in logs if "refused" in line["event"]] == ["error"]
 
 
-async def test_a_database_that_is_away(timed: World) -> None:
+async def test_a_database_that_is_away(timed: World, inline: InlineDatabase) -> None:
     """At the start, and when a trigger is due: it is asked again."""
     await timed.deploy_task()
     await timed.deploy(rate(1))
-    timed.database.failing.extend([Unavailable("away"), RuntimeError("a fault"), Unavailable("away")])
+    inline.failing.extend([Unavailable("away"), RuntimeError("a fault"), Unavailable("away")])
     async with running(timed.scheduler()):
         await pass_by(59)
-        timed.database.failing.append(Unavailable("away"))
+        inline.failing.append(Unavailable("away"))
         await pass_by(10)
     assert timed.times == minutes(1)
 
@@ -273,7 +273,7 @@ async def test_a_clock_that_is_set(timed: World) -> None:
     assert timed.times == minutes(60, 120, 180)
 
 
-async def test_what_others_change_is_heard_of(timed: World) -> None:
+async def test_what_others_change_is_heard_of(timed: World, inline: InlineDatabase) -> None:
     """A replica that leads hears of what another stored, by its notice, or reads everything when notices were lost."""
     await timed.deploy_task()
     scheduler = timed.scheduler()
@@ -285,7 +285,7 @@ async def test_what_others_change_is_heard_of(timed: World) -> None:
         await pass_by(100)
         assert timed.fired == []
         timed.triggers._tell = tell  # type: ignore[method-assign]
-        timed.triggers.noticed(timed.database.notices[0])
+        timed.triggers.noticed(inline.notices[0])
         await pass_by(1)
         assert [fired.trigger_name.name for fired in timed.fired] == ["a"]
         timed.triggers.noticed(None)
@@ -315,7 +315,7 @@ async def test_many_at_one_time(timed: World) -> None:
     assert (len(await runs(timed)), most) == (100, 16)
 
 
-async def test_ten_thousand_that_wait_cost_nothing(timed: World) -> None:
+async def test_ten_thousand_that_wait_cost_nothing(timed: World, inline: InlineDatabase) -> None:
     """No look at the database in an hour, and of the processor not a hundredth of a second."""
     await timed.deploy_task()
     await timed.deploy(rate(7 * 24 * 60))
@@ -327,9 +327,9 @@ async def test_ten_thousand_that_wait_cost_nothing(timed: World) -> None:
     timed.triggers.scheduled = many  # type: ignore[method-assign]
     async with running(timed.scheduler()):
         await pass_by(1)
-        asked, began = timed.database.asked, time.process_time()
+        asked, began = inline.asked, time.process_time()
         await pass_by(3600)
-        assert timed.database.asked == asked
+        assert inline.asked == asked
         assert time.process_time() - began < 0.25
     assert timed.fired == []
 

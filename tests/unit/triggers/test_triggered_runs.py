@@ -134,9 +134,9 @@ async def test_a_time_that_is_no_datetime_is_the_runtimes(world: World) -> None:
     assert (values(given), context(given)) == ({}, {KICKOFF_TIME: "when"})
 
 
-@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("at_hand", [True, False])
 @pytest.mark.parametrize("ignored", [True, False])
-async def test_the_time_counts_for_the_cache(world: World, *, inline: bool, ignored: bool) -> None:
+async def test_the_time_counts_for_the_cache(world: World, *, at_hand: bool, ignored: bool) -> None:
     """Of two fires each has its own result, unless the task says that the time is no matter."""
     spec = task_spec(when=DATETIME, a=INTEGER)
     spec.task_template.metadata.discoverable = True
@@ -144,7 +144,7 @@ async def test_the_time_counts_for_the_cache(world: World, *, inline: bool, igno
         spec.task_template.metadata.cache_ignore_input_vars.append("when")
     await world.deploy_task(spec=spec)
     given = inputs(a=1, context={KICKOFF_TIME: "when"})
-    if inline:
+    if at_hand:
         await world.deploy(cron("@daily", kickoff="when"), inputs=given)
     else:
         await world.deploy(cron("@daily", kickoff="when"), offloaded_input_data=await offload(world, given))

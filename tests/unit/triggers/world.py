@@ -21,7 +21,7 @@ from flyte_unified.core.clock import SECOND, Clock, Micros, micros
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
-from flyte_unified.db.api import Notice, Work
+from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.db.batches import drive
 from flyte_unified.identity.api import Identities
 from flyte_unified.ledger.api import Ledger, Run
@@ -145,7 +145,7 @@ def named(name: str = "t", *, task: str = TASK, org: str = "acme") -> identifier
 class World:
     """``fired`` are the CreateRun calls of the scheduler; ``refusing`` is raised by the next ones instead."""
 
-    database: InlineDatabase
+    database: Database
     data: LocalStore
     base: str
     ledger: Ledger
@@ -241,10 +241,8 @@ class World:
         return kept, spec, common_pb2.Inputs.FromString(await self.data.get(root.input_uri))
 
 
-async def world_in(directory: Path, clock: Clock) -> World:
-    """Its database is to be stopped."""
-    database = InlineDatabase()
-    await database.start()
+async def world_in(directory: Path, clock: Clock, database: Database) -> World:
+    """``database`` is started already, and stopped by who started it."""
     data = LocalStore({"objects": directory / "objects"}, signer=Signer(b"k" * 32), clock=clock)
     await data.start()
     ledger = Ledger(database=database, clock=clock)
