@@ -58,6 +58,8 @@ from flyte_unified.secrets.handlers import SecretsHandlers
 from flyte_unified.secrets.service import Secrets
 from flyte_unified.secrets.table import TableVault
 from flyte_unified.settings import LOOPBACK, Settings
+from flyte_unified.settings_service.handlers import SettingsHandlers
+from flyte_unified.settings_service.service import ScopedSettings
 from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key, read_key
 from flyte_unified.tasks.handlers import TasksHandlers
@@ -109,6 +111,12 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
+        self._scoped = ScopedSettings(
+            database=self._database,
+            clock=clock,
+            domains=settings.projects.domains,
+            require_project=self.projects.check,
+        )
         creator = self._creator(tasks, clock)
         self.plane = self._plane(tokens, creator, clock)
         logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
@@ -121,7 +129,7 @@ class Manager:
         self._add_runs(creator, reader)
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
-        self._add_secrets(clock)
+        self._add_scopes(clock)
         self._edge = self._one_port(tokens, pages)
 
     async def start(self) -> None:
@@ -191,6 +199,7 @@ class Manager:
         self.projects.noticed(notice)
         self._cache.noticed(notice)
         self._triggers.noticed(notice)
+        self._scoped.noticed(notice)
 
     def _plane(self, tokens: RunTokens, creator: Creator, clock: Clock) -> Plane:
         triggers = self._settings.triggers
@@ -263,6 +272,7 @@ class Manager:
             triggers=self._triggers,
             clock=clock,
             require_project=self.projects.check,
+            complete=self._scoped.complete,
             base=self._store.base(storage.DATA),
         )
 
@@ -313,10 +323,12 @@ class Manager:
         self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
         self.registry.add("flyteidl2.auth.AuthMetadataService", AuthMetadataHandlers())
 
-    def _add_secrets(self, clock: Clock) -> None:
+    def _add_scopes(self, clock: Clock) -> None:
+        """What belongs to all, to a domain or to a project."""
         projects = self.projects
         secrets = Secrets(vault=self.plane.vault, clock=clock, domains=projects.domains, require_project=projects.check)
         self.registry.add("flyteidl2.secret.SecretService", SecretsHandlers(secrets=secrets))
+        self.registry.add("flyteidl2.settings.SettingsService", SettingsHandlers(settings=self._scoped))
 
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server

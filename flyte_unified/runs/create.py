@@ -38,11 +38,15 @@ _REPEATED_WITHIN = 300 * SECOND
 """Clients repeat a call within seconds; a task's request ids are short, and the same one may come again by chance."""
 _MAX_REQUEST_ID = 256
 
+Complete = Callable[[run_pb2.RunSpec, str, str], Awaitable[None]]
+"""Changes the spec of a new run in a project and domain."""
+
 
 class Creator:
     """``base`` is the address below which runs keep their data, unless a run asks for another.
 
-    ``require_project`` raises NotFound for a project or domain that does not exist or takes no runs.
+    ``require_project`` raises NotFound for a project or domain that does not exist or takes no runs. ``complete`` gives a run
+    what its project's settings say and the run itself does not.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Creator:
         triggers: Triggers,
         clock: Clock,
         require_project: Callable[[str, str], Awaitable[None]],
+        complete: Complete,
         base: str,
     ) -> None:
         self._ledger = ledger
@@ -62,6 +67,7 @@ class Creator:
         self._triggers = triggers
         self._clock = clock
         self._require_project = require_project
+        self._complete = complete
         self._base = base.rstrip("/")
 
     async def create(self, message: run_service_pb2.CreateRunRequest, ctx: CallContext) -> run_service_pb2.CreateRunResponse:
@@ -133,6 +139,7 @@ class Creator:
         """Checks what the run needs of the storage, and puts its inputs there."""
         now = self._clock.now()
         run_spec, start = requests.run_spec(message, now=now)
+        await self._complete(run_spec, target.key.project, target.key.domain)
         if trigger is not None:
             inputs = triggered.at(inputs, spec.message, start, kickoff=triggered.kickoff(trigger))
         output_base = self._output_base(target.key, run_spec)

@@ -86,15 +86,15 @@ class Pods:
     def _base(self, context: TaskContext) -> Json:
         """The PodTemplate's ``template``: the one the task names, else the operator's default; empty where there is none."""
         config = self._config
-        named = context.spec.task_template.metadata.pod_template_name
+        own = context.spec.task_template.metadata.pod_template_name
+        named = own or context.run_spec.default_settings.pod_template_name
         if not (name := named or config.default_template):
             return {}
         places = dict.fromkeys((context.namespace, config.template_namespace))
         found = next((t for place in places if place and (t := config.templates(place, name)) is not None), None)
         if found is None and named:
-            raise InvalidArgument(
-                f"metadata.pod_template_name: there is no PodTemplate {name!r} in {', '.join(filter(None, places))}"
-            )
+            field = "metadata.pod_template_name" if own else "run_spec.default_settings.pod_template_name"
+            raise InvalidArgument(f"{field}: there is no PodTemplate {name!r} in {', '.join(filter(None, places))}")
         return reading.mapping((found or {}).get("template"))
 
     def _fill(self, spec: dict[str, Any], main: dict[str, Any], context: TaskContext) -> None:
@@ -111,7 +111,13 @@ class Pods:
             if secret and not raw.data_config(template).enabled:
                 container["envFrom"] = added(container.get("envFrom") or (), secret)
             asked = reading.mapping(container.get("resources"))
-            complete = resources.complete(asked, config=config, accelerator=device, defaults=container is main)
+            complete = resources.complete(
+                asked,
+                config=config,
+                accelerator=device,
+                defaults=container is main,
+                given=context.run_spec.default_settings.task_resource_defaults,
+            )
             if complete:
                 container["resources"] = complete
         if config.image_pull_policy:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flyteidl2.core import tasks_pb2
+from flyteidl2.task import run_pb2
 
 from flyte_unified.core.quantities import quantity
 from flyte_unified.plugins.pods.config import PodConfig
@@ -27,20 +28,32 @@ def written(resources: tasks_pb2.Resources) -> dict[str, dict[str, str]]:
     return {"requests": _entries(resources.requests), "limits": _entries(resources.limits)}
 
 
-def complete(asked: Mapping[str, Any], *, config: PodConfig, accelerator: str, defaults: bool) -> dict[str, Any]:
+def complete(
+    asked: Mapping[str, Any],
+    *,
+    config: PodConfig,
+    accelerator: str,
+    defaults: bool,
+    given: run_pb2.TaskResourceDefaults,
+) -> dict[str, Any]:
     """Requests and limits, each from the other where one is missing; ``accelerator`` is the resource that ``gpu`` means.
 
     A request above its limit is lowered to it, what only whole devices can be had of is asked for as often as allowed. With
-    ``defaults`` also what a task has to have. Raises InvalidArgument naming the resource.
+    ``defaults`` also what a task has to have, and no more than it may: ``given`` by the run, or by the operator. Raises
+    InvalidArgument naming the resource.
     """
     requests, limits = (_amounts(asked.get(kind), accelerator, kind) for kind in ("requests", "limits"))
     if defaults:
-        for name, amount in (("cpu", config.cpu), ("memory", config.memory)):
+        least = {"cpu": config.cpu, "memory": config.memory} | _amounts(_entries(given.requests), accelerator, "requests")
+        for name, amount in least.items():
             if name not in requests and name not in limits:
                 requests[name] = amount
         for name in dict.fromkeys([*requests, *limits]):
             requests.setdefault(name, limits.get(name, ""))
             limits.setdefault(name, requests[name])
+        for name, most in _amounts(_entries(given.max), accelerator, "max").items():
+            if name in limits and _number(limits[name], name) > _number(most, name):
+                limits[name] = most
     for name, limit in limits.items():
         if "/" in name or (name in requests and _number(requests[name], name) > _number(limit, name)):
             requests[name] = limit

@@ -18,6 +18,8 @@ from flyteidl2.imagebuilder import payload_pb2 as image_pb2
 from flyteidl2.project import project_service_pb2 as project_pb2
 from flyteidl2.secret import definition_pb2 as secret_pb2
 from flyteidl2.secret import payload_pb2 as secret_payload_pb2
+from flyteidl2.settings import settings_definition_pb2 as settings_pb2
+from flyteidl2.settings import settings_service_pb2
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
 from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 from flyteidl2.workflow import (
@@ -148,6 +150,7 @@ async def examples(there: World) -> list[Example]:
         },
         "project.ProjectService": _projects(),
         "secret.SecretService": _secrets(),
+        "settings.SettingsService": _settings(),
         "task.TaskService": _tasks(),
         "trigger.TriggerService": _triggers(),
         "cacheservice.CacheService": _cache(),
@@ -380,6 +383,24 @@ def _secrets() -> dict[str, Message]:
         "GetSecret": secret_payload_pb2.GetSecretRequest(id=key, include_system_secrets=True),
         "ListSecrets": secret_payload_pb2.ListSecretsRequest(organization="acme", limit=1, **place),
         "DeleteSecret": secret_payload_pb2.DeleteSecretRequest(id=key),
+    }
+
+
+def _settings() -> dict[str, Message]:
+    """Of a domain where nothing runs, and none that a run elsewhere would mind."""
+    key = settings_pb2.SettingsKey(org="acme", domain="staging")
+    value: dict[str, Any] = {"state": settings_pb2.SETTING_STATE_VALUE}
+    settings = settings_pb2.Settings(
+        app={"disallow_anonymous": {**value, "bool_value": True}},
+        task_resource={"max": {"memory": {**value, "quantity_value": "1Gi"}}},
+        annotations={**value, "map_value": {"entries": {"team": "a"}}},
+        environment_variables={"state": settings_pb2.SETTING_STATE_UNSET},
+    )
+    return {
+        "GetSettings": settings_service_pb2.GetSettingsRequest(key=key),
+        "GetSettingsForEdit": settings_service_pb2.GetSettingsForEditRequest(key=key),
+        "CreateSettings": settings_service_pb2.CreateSettingsRequest(key=key, settings=settings),
+        "UpdateSettings": settings_service_pb2.UpdateSettingsRequest(key=key, settings=settings, version=1),
     }
 
 

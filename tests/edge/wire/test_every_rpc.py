@@ -26,6 +26,8 @@ _WITHOUT_A_MESSAGE = {
     "/flyteidl2.cluster.ClusterService/SelectCluster": "ok",
     "/flyteidl2.project.ProjectService/ListProjects": "ok",
     "/flyteidl2.secret.SecretService/ListSecrets": "ok",
+    "/flyteidl2.settings.SettingsService/GetSettings": "ok",
+    "/flyteidl2.settings.SettingsService/GetSettingsForEdit": "ok",
     "/flyteidl2.task.TaskService/ListTasks": "ok",
     "/flyteidl2.trigger.TriggerService/ListTriggers": "ok",
     "/flyteidl2.workflow.RunService/ListRuns": "ok",

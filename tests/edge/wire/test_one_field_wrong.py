@@ -34,6 +34,7 @@ _SERVED = [
     "imagebuilder.ImageService",
     "project.ProjectService",
     "secret.SecretService",
+    "settings.SettingsService",
     "task.TaskService",
     "trigger.TriggerService",
     "workflow.EventsProxyService",

@@ -27,6 +27,7 @@ from flyte_unified.ledger.api import Action, Ledger, Move, TaskId
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
+from flyte_unified.settings_service.api import ScopedSettings
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
 from flyte_unified.triggers.api import Triggers
@@ -186,6 +187,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         triggers=Triggers(database=database, clock=clock),
         clock=clock,
         require_project=require_project,
+        complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=require_project).complete,
         base=data.base("objects"),
     )
     handlers = RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data))

@@ -29,6 +29,7 @@ from flyte_unified.projects.service import Projects
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
+from flyte_unified.settings_service.api import ScopedSettings
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
 from flyte_unified.tasks.handlers import TasksHandlers
@@ -258,6 +259,7 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         triggers=triggers,
         clock=clock,
         require_project=projects.check,
+        complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=projects.check).complete,
         base=data.base("objects"),
     )
     return World(

@@ -1,0 +1,45 @@
+"""What may be set: checked when it is set, so that no run fails over it later."""
+
+from __future__ import annotations
+
+from flyteidl2.settings import settings_definition_pb2 as idl
+
+from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.core.quantities import quantity
+from flyte_unified.plugins.pods import metadata
+from flyte_unified.plugins.pods.config import is_object_name
+from flyte_unified.settings_service.resolve import VALUE, leaves
+
+_OBJECTS = frozenset({"security.service_account", "pod_template_name"})
+
+
+def stored(settings: idl.Settings) -> bytes:
+    """What is kept of ``settings``: those that are set or unset. Raises InvalidArgument naming the setting that is wrong."""
+    kept = idl.Settings()
+    kept.CopyFrom(settings)
+    for name, setting in leaves(kept):
+        setting.ClearField("scope_level")  # an answer's, not a request's
+        if setting.state == VALUE:
+            _check(name, setting)
+        elif setting.state not in idl.SettingState.values():
+            raise InvalidArgument(f"settings.{name}.state: there is no state {setting.state}")
+    return bytes(kept.SerializeToString(deterministic=True))
+
+
+def _check(name: str, setting: object) -> None:
+    field = f"settings.{name}"
+    match setting:
+        case idl.QuantitySetting():
+            quantity(setting.quantity_value, field=field)
+        case idl.Int64Setting() if setting.int_value < 0:
+            raise InvalidArgument(f"{field} is {setting.int_value}; 0 or more are expected")
+        case idl.StringSetting() if name in _OBJECTS and not is_object_name(setting.string_value):
+            raise InvalidArgument(f"{field}: {setting.string_value[:128]!r} is no name of an object in Kubernetes")
+        case idl.StringMapSetting() if name == "labels":
+            metadata.labels((field, setting.map_value.entries))
+        case idl.StringMapSetting() if name == "annotations":
+            metadata.notes((field, setting.map_value.entries))
+        case idl.StringMapSetting():
+            for key, value in setting.map_value.entries.items():
+                if not key or "=" in key or "\0" in key + value:
+                    raise InvalidArgument(f"{field}: {key[:128]!r} can be no environment variable")
