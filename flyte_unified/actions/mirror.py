@@ -25,7 +25,7 @@ from flyte_unified.actions.desk import Desk
 from flyte_unified.actions.orders import Grave, Orders
 from flyte_unified.actions.resource import Do, Order, Patch, Tell
 from flyte_unified.core.clock import SECOND, Clock, Micros, timestamp
-from flyte_unified.core.errors import NotFound, NotLeader
+from flyte_unified.core.errors import NotFound, NotLeader, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.names import order_name
 from flyte_unified.core.phases import Phase
@@ -129,10 +129,12 @@ class Mirror:
         await self._desk.close()
         await self._graves.close()
 
-    def owner(self, key: ActionKey) -> Object | None:
-        """The ownerReference for what works for this action; None while it has no resource."""
+    def owner(self, key: ActionKey) -> Object:
+        """The ownerReference for what works for this action. Raises Unavailable while it has no resource."""
         entry = self._entries.get(key)
-        return entry.order.reference(controller=True) if entry is not None and entry.order is not None else None
+        if entry is None or entry.order is None:
+            raise Unavailable(f"{key} has no TaskAction yet")
+        return entry.order.reference(controller=True)
 
     # What is heard
 

@@ -82,10 +82,13 @@ class Controller:
         self._options = options
         self._lives: dict[ActionKey, _Live] = {}
         self._draining = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._overruled = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._dismissals: set[asyncio.Task[None]] = set()
+        self._workers: set[asyncio.Task[None]] = set()
+        """Those of actions that are retired, too"""
         self._found: list[Event] = []
         """What is heard before the live actions are known"""
         self._knowing = False
@@ -144,7 +147,8 @@ class Controller:
         """Stops deciding; processes are left to the launcher."""
         self._draining = True
         await self._launcher.close()  # first, as what it tells would set workers going again
-        tasks = [*self._dismissals, *(live.worker for live in self._lives.values() if live.worker is not None)]
+        self._closed = True
+        tasks = [*self._dismissals, *self._workers]
         if self._loop_task is not None:
             tasks.append(self._loop_task)
         for live in self._lives.values():
@@ -266,11 +270,15 @@ class Controller:
         task.add_done_callback(self._dismissals.discard)
 
     def _poke(self, live: _Live) -> None:
+        if self._closed:
+            return
         if live.worker is not None:
             live.again = True
             return
         self._disarm(live)
         live.worker = asyncio.create_task(self._advance(live), name=f"reconcile {live.view.action.key}")
+        self._workers.add(live.worker)
+        live.worker.add_done_callback(self._workers.discard)
 
     # One action
 

@@ -9,7 +9,8 @@ Semantics: https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import copy
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ class Kube:
         self._timeout = timeout
         self._transport = Transport(kubeconfig=kubeconfig, context=context)
         self._slots = asyncio.Semaphore(_PARALLEL)
+        self._may_write: Callable[[], None] = lambda: None
+
+    def guarded(self, may_write: Callable[[], None]) -> Kube:
+        """The same client, for writes that somebody may forbid: just before each is sent ``may_write`` is called, and what it
+        raises is raised.
+        """
+        guarded = copy.copy(self)
+        guarded._may_write = may_write
+        return guarded
 
     async def start(self) -> None:
         """Reads the configuration; asks the cluster nothing. Raises Unconfigured."""
@@ -226,8 +236,9 @@ class Kube:
                 await asyncio.sleep(pause)
 
     async def _write(self, request: Request) -> Object:
-        async with _within(self._timeout, request):
-            return await self._once(request)
+        async with _within(self._timeout, request), self._slots:
+            self._may_write()
+            return _parsed(request, await self._transport.call(request))
 
     async def _once(self, request: Request) -> Object:
         async with self._slots:

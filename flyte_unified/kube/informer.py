@@ -85,6 +85,8 @@ class Informer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        if self._first is not None:
+            self._first.cancel()  # whoever waits in ``start``
 
     @property
     def synced(self) -> bool:

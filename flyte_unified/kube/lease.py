@@ -6,7 +6,7 @@ succeeded. Every write names the version that it replaces, so of two that take t
 
 Beyond client-go: those that wait watch the lease, so a release is answered at once; and each term has a number of its own, the
 epoch, greater than all before. A leader that was suspended cannot know in time that it lost, so what it writes must carry its
-epoch and be refused for it.
+epoch and be refused for it; where nothing can refuse it, ``check`` comes just before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from flyte_unified.core.clock import Clock
-from flyte_unified.core.errors import FlyteUnifiedError
+from flyte_unified.core.errors import FlyteUnifiedError, NotLeader
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Conflict, Exists, Gone, KubeError, Missing
 from flyte_unified.kube.kinds import LEASES, Object
@@ -77,6 +77,13 @@ class Elector:
     def holder(self) -> str:
         """Who leads, as last seen; empty for nobody."""
         return self._spec.get("holderIdentity") or ""
+
+    def check(self) -> None:
+        """Raises NotLeader from the renew deadline on, even before anything here has noticed: a process that was suspended
+        wakes in the middle of what it did.
+        """
+        if self.epoch is None or self._clock.monotonic() >= self._until:
+            raise NotLeader(f"{self._identity} does not have the lease {self._name}")
 
     async def run(self, lead: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         """Until it is cancelled: wait for the lease, run ``lead(epoch)``, cancel it when the lease is lost, wait again.

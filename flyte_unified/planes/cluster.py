@@ -125,9 +125,10 @@ class Cluster:
 
     def _one_term(self, epoch: int) -> Controller:
         parts, settings, cluster = self._parts, self._settings, self._settings.kubernetes
+        kube = self._kube.guarded(self._elector.check)
         mirror = Mirror(
             ledger=parts.ledger,
-            kube=self._kube,
+            kube=kube,
             store=parts.store,
             clock=parts.clock,
             namespace=self._namespace,
@@ -136,10 +137,10 @@ class Cluster:
             ttl=cluster.order_ttl,
         )
         logs = LogKeeper(
-            kube=self._kube, store=parts.store, base=parts.logs, limit=settings.execution.log_max_bytes, clock=parts.clock
+            kube=kube, store=parts.store, base=parts.logs, limit=settings.execution.log_max_bytes, clock=parts.clock
         )
         pods = PodLauncher(
-            kube=self._kube,
+            kube=kube,
             namespace=self._namespace,
             scope=cluster.scope,
             owner=mirror.owner,
@@ -148,7 +149,7 @@ class Cluster:
             patience=patience(settings.pods),
         )
         resources = ResourceLauncher(
-            kube=self._kube,
+            kube=kube,
             namespace=self._namespace,
             scope=cluster.scope,
             owner=mirror.owner,

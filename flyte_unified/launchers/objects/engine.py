@@ -18,7 +18,7 @@ import structlog
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import SECOND, Clock, Micros
-from flyte_unified.core.errors import Unavailable
+from flyte_unified.core.errors import FlyteUnifiedError, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.names import object_name
 from flyte_unified.core.phases import Phase
@@ -229,7 +229,7 @@ class Objects:
                 await following(item)
                 following = self._next(item)
         except Exception as error:
-            if not isinstance(error, KubeError):
+            if not isinstance(error, FlyteUnifiedError):
                 _log.exception("a step failed", kind=self._kind.kind, work=str(item.work))
             self._later(item, error)
         finally:

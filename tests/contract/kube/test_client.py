@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
+from flyte_unified.core.errors import NotLeader
 from flyte_unified.kube import errors
 from flyte_unified.kube.client import APPLY, JSON_PATCH, Kube
 from flyte_unified.kube.kinds import CONFIG_MAPS, NODES, PODS, Kind
@@ -237,3 +238,20 @@ async def test_calls_and_watches_do_not_wait_for_each_other(kube: Kube, namespac
     assert await kube.get(CONFIG_MAPS, "a", namespace=namespace)
     for watch in watches:
         await watch.aclose()
+
+
+async def test_a_guarded_client_asks_before_it_writes(kube: Kube, namespace: str):
+    """And reads without; the one that it was made of is as free as before."""
+
+    def forbid() -> None:
+        raise NotLeader("not now")
+
+    guarded = kube.guarded(forbid)
+    with pytest.raises(NotLeader):
+        await guarded.create(CONFIG_MAPS, config_map("a", namespace))
+    with pytest.raises(errors.Missing):
+        await guarded.get(CONFIG_MAPS, "a", namespace=namespace)
+    await kube.create(CONFIG_MAPS, config_map("a", namespace))
+    with pytest.raises(NotLeader):
+        await guarded.delete(CONFIG_MAPS, "a", namespace=namespace)
+    await kube.delete(CONFIG_MAPS, "a", namespace=namespace)

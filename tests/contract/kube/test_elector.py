@@ -10,10 +10,12 @@ from contextlib import aclosing
 import pytest
 
 from flyte_unified.core.clock import SystemClock
+from flyte_unified.core.errors import NotLeader
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.kinds import LEASES
 from flyte_unified.kube.lease import Elector
 from flyte_unified.testing.fake_kube import FakeKube
+from tests.unit.manual_clock import ManualClock
 
 
 class Replica:
@@ -108,3 +110,24 @@ async def test_a_conflict_costs_a_leader_nothing(fake: FakeKube, replica: Callab
     with pytest.raises(TimeoutError):
         await within(1.5, leader.ended)
     assert leader.elector.epoch == 1
+
+
+async def test_a_leader_is_told_before_it_writes_that_its_time_is_over(kube: Kube, namespace: str):
+    """By the clock alone, as one that was suspended has heard nothing of it yet."""
+    clock = ManualClock()
+    elector = Elector(kube, name="l", namespace=namespace, identity="a", clock=clock)
+    with pytest.raises(NotLeader):
+        elector.check()
+    late = asyncio.Event()
+
+    async def lead(epoch: int) -> None:
+        elector.check()
+        clock.pass_by(10)
+        with pytest.raises(NotLeader):
+            elector.check()
+        late.set()
+
+    running = asyncio.create_task(elector.run(lead))
+    await asyncio.wait_for(late.wait(), 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -181,3 +181,15 @@ async def test_a_storm_is_told_whole(
     await kube.delete_all(CONFIG_MAPS, namespace=namespace, labels="mine")
     await told.until(lambda: not told.state)
     assert len(told.news) == 2 * len(names)
+
+
+async def test_whoever_waits_for_an_informer_that_is_stopped_waits_no_more(fake: FakeKube, informer: Informer):
+    """As of two that start together when the other one failed."""
+    fake.faults.outage()
+    starting = asyncio.create_task(informer.start())
+    await asyncio.sleep(0)
+    await informer.stop()
+    async with asyncio.timeout(5):
+        await asyncio.wait((starting,))
+    assert starting.cancelled()
+    fake.faults.restore()

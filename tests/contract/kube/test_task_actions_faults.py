@@ -10,6 +10,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
+from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.names import order_name
 from flyte_unified.core.phases import Phase
 from flyte_unified.kube.client import Kube
@@ -209,3 +210,20 @@ async def test_a_definition_without_our_fields_costs_pauses_and_no_more(scene: S
         await scene.move(Phase.SUCCEEDED)
         await scene.says("Completed")
     assert (await scene.ledger.action(ROOT)).phase is Phase.SUCCEEDED
+
+
+async def test_work_that_has_begun_waits_for_the_order_that_owns_it(scene: Scene, fake: FakeKube):
+    """It is handed out without one, but what is made for it would be collected by nobody."""
+    async with scene.mirror():
+        await scene.world.run()
+        await scene.is_handed_out()
+        await scene.move(Phase.RUNNING)
+        await scene.says("Executing")
+    await scene.lose()
+    fake.faults.fail(503, 1 << 20, lambda asked: (asked.verb, asked.resource) == ("create", "taskactions"))
+    async with scene.mirror() as mirror:
+        await scene.is_handed_out(ROOT, Phase.RUNNING)
+        with pytest.raises(Unavailable):
+            mirror.owner(ROOT)
+        fake.faults.restore()
+        await scene.ordered()
