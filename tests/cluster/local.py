@@ -152,7 +152,7 @@ class LocalCluster:
 
     def _all_allowed(self) -> None:
         """The server under test never asked for what its roles don't give it."""
-        assert self.server.access.refused == []
+        assert self.server.access.refused == [], self.server.access.refused[:3]
 
     async def grant(self, objects: Iterable[Object]) -> None:
         """Accounts and roles."""

@@ -81,9 +81,8 @@ class Replica(Server):
         )
         async with asyncio.timeout(PATIENCE):
             while line := (await self._output.readline()).decode():
-                if found := re.search(r"API +http://localhost:(\d+)", line):
+                if found := re.search(r"--port (\d+)", line):
                     self.port = int(found[1])
-                if line.lstrip().startswith("SDK"):
                     return
         raise AssertionError(self.log_text())
 

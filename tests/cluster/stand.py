@@ -35,6 +35,7 @@ _FAST = {
     "execution.kill_grace": 0.5,
     "pods.node_lost_grace": 0.5,
     "log.format": "console",
+    "server.public_url": "http://flyte.test",
 }
 _ENDLESS = 1 << 30
 _ORDERS, _PODS, _LEASES = ("flyte.org", "taskactions"), ("", "pods"), ("coordination.k8s.io", "leases")
@@ -173,7 +174,12 @@ class Stand:
         self, replica: Replica, run: str, phase: Phase, *, attempts: int = 1, bodies: int | None = None
     ) -> run_definition_pb2.ActionDetails:
         """The same for another end; ``bodies`` is how many attempts had one, if not every."""
-        assert await replica.phase(run) is phase, replica.log_text()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                assert await replica.phase(run) is phase, replica.log_text()
+        except TimeoutError:
+            told = "\n".join(f"{one.name}: {one.log_text()}" for one in self.replicas.values())
+            raise AssertionError(f"{run} did not end: {self.condition(run)}\n{told}") from None
         details = await replica.details(run, "a0")
         assert len(details.attempts) == attempts, [str(attempt) for attempt in details.attempts]
         ran = self.bodies.of(run)
