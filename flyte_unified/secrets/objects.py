@@ -19,9 +19,9 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.core.paging import Listing
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.errors import Exists, Forbidden, Missing
+from flyte_unified.kube.errors import Exists, Forbidden, KubeError, Missing
 from flyte_unified.kube.informer import Informer
-from flyte_unified.kube.kinds import SECRETS_BY_NAME, Object, key_of
+from flyte_unified.kube.kinds import ACCESS_REVIEWS, SECRETS_BY_NAME, Object, key_of
 from flyte_unified.launchers.objects.times import parsed
 from flyte_unified.plugins.pods.config import SECRET_ENTRY, SecretRef, default_secret, secret_name
 from flyte_unified.secrets.model import Sealed, Secret, SecretId, SecretKind, lookups
@@ -41,10 +41,8 @@ class ObjectVault:
         self._kube = kube
         self._template = template
         self._known: dict[tuple[str, str], Secret] = {}
-        everywhere = "{" in template
-        self._informer = Informer(
-            kube, SECRETS_BY_NAME, namespace="" if everywhere else template, labels=f"{_MARK}=true", on_event=self._changed
-        )
+        self._scope = "" if "{" in template else template
+        self._informer = Informer(kube, SECRETS_BY_NAME, namespace=self._scope, labels=f"{_MARK}=true", on_event=self._changed)
         self._following: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -133,9 +131,21 @@ class ObjectVault:
 
     async def _follow(self) -> None:
         try:
-            await self._informer.start()
+            if await self._may_list():
+                await self._informer.start()
+                return
         except Forbidden:
-            _log.info("secrets can't be created by calls, and are taken for their projects' own", rights=_RIGHTS)
+            pass
+        _log.info("secrets can't be created by calls, and are taken for their projects' own", mend=_RIGHTS)
+
+    async def _may_list(self) -> bool:
+        """As an API server tells; many note each refusal as something to look after."""
+        asked = {"namespace": self._scope, "verb": "list", "resource": SECRETS_BY_NAME.plural}
+        try:
+            answer = await self._kube.create(ACCESS_REVIEWS, {"metadata": {}, "spec": {"resourceAttributes": asked}})
+        except KubeError:  # it is away, or answers no such questions: the informer finds out
+            return True
+        return bool(answer["status"]["allowed"])
 
     def _changed(self, change: str, obj: Object) -> None:
         if change == "DELETED":
