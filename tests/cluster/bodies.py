@@ -39,13 +39,13 @@ class Body:
 class Bodies:
     """``all`` in the order in which they came; ``twice`` names actions that came while a body of theirs was still there."""
 
-    def __init__(self, path: Path, *, s3: Path | None = None) -> None:
+    def __init__(self, path: Path, *, s3: str = "") -> None:
         self.path = path
         self.all: list[Body] = []
         self.twice: list[str] = []
         self.open = False
         """Whether who comes may go on at once."""
-        self._s3 = s3 or path.parent
+        self._s3 = s3 or "-"
         self._news = asyncio.Condition()
 
     @contextlib.asynccontextmanager
@@ -66,7 +66,7 @@ class Bodies:
         container = message.task_template.container
         container.image = "registry.test/any:v1"
         container.command[:] = [sys.executable, "-I", "-S", str(_PROGRAM)]
-        container.args[:] = [str(self.path), "{{.outputPrefix}}", str(self._s3), "a0"]
+        container.args[:] = [str(self.path), "{{.outputPrefix}}", self._s3, "a0"]
         return message
 
     async def comes(self, run: str, attempt: int = 1, action: str = "a0") -> Body:

@@ -226,7 +226,7 @@ def faulty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCl
 
 @contextlib.asynccontextmanager
 async def standing(
-    cluster: LocalCluster, zygote: Zygote, directory: Path, *, database: str, settings: dict[str, Any], s3: Path | None = None
+    cluster: LocalCluster, zygote: Zygote, directory: Path, *, database: str, settings: dict[str, Any], s3: str = ""
 ) -> AsyncIterator[Stand]:
     async with Bodies(directory / "gate", s3=s3).meeting() as bodies:
         stand = Stand(cluster, zygote, directory, database=database, bodies=bodies, settings=settings)
