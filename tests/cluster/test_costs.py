@@ -11,13 +11,14 @@ from tests.postgres import PostgresServer
 async def test_an_action_costs_four_writes_and_four_statements(postgres: PostgresServer) -> None:
     """A hundred pods at once, from Enqueue to SUCCEEDED: all that a server sends is counted, transactions too.
 
-    A TaskAction is created, told three phases, and marked as over afterwards; a pod is created, and let go of.
+    A TaskAction is created, told three phases, and marked as over afterwards; a pod is created, and let go of. A request that
+    the API server refused, because ours had not seen its last change yet, is counted too: one in ten may be.
     """
     await clear(postgres.url())
     measured = await costs(postgres.url(), count=100, pace=APART)
     assert measured.statements <= 4.0
     assert measured.creates == 1.0
-    assert measured.statuses <= 3.0
+    assert measured.statuses <= 3.1
     assert measured.marks <= 1.0
     assert measured.pods <= 2.0
 

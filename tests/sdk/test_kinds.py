@@ -40,7 +40,7 @@ def test_they_are_children_too(client: Client) -> None:
     [
         ("container", "runs a container image of its own (/bin/echo); on a laptop that takes podman or docker"),
         ("spark", "a task of type 'spark' is run by the Spark operator in a cluster, not on a laptop"),
-        ("unknown", "a task of type 'quantum' is run by a connector, and none is configured"),
+        ("unknown", "a task of type 'quantum' is run by a connector, and connectors.endpoints names none"),
     ],
 )
 def test_what_cannot_run_here_fails_at_once(client: Client, case: str, sentence: str) -> None:
