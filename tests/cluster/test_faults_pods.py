@@ -12,6 +12,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.kube.kinds import NODES, PODS, Object
 from flyte_unified.testing.kubelet import Kubelet
 from flyte_unified.testing.kubelet.cluster import lose
+from tests.cluster.bodies import PATIENCE
 from tests.cluster.local import NODE_LABEL, LocalCluster
 from tests.cluster.stand import Stand
 
@@ -135,3 +136,27 @@ def _node(stand: Stand, name: str) -> Kubelet:
         labels={NODE_LABEL: f"of-{cluster.namespace}"},
         taints=[{"key": NODE_LABEL, "value": cluster.namespace, "effect": "NoSchedule"}],
     )
+
+
+async def test_a_pod_of_an_attempt_that_is_over_is_ended(stand: Stand) -> None:
+    """However it comes about, as by a request that was long on its way: the attempt that runs is judged by its own."""
+    server = await stand.replica()
+    run = await stand.run(server)
+    first = await stand.bodies.comes(run)
+    pod = stand.pod(run)
+    assert pod is not None
+    first.end(1)
+    second = await stand.bodies.comes(run, 2)
+    cluster, metadata = stand.cluster, pod["metadata"]
+    name = metadata["name"]
+    await stand.until(lambda: "finalizers" not in (stand.pod(run) or pod)["metadata"])
+    await _in_the_cluster(stand, lambda: cluster.kube.delete(PODS, name, namespace=cluster.namespace, grace=0))
+    await stand.until(lambda: stand.pod(run) is None)
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations", "finalizers", "ownerReferences")}
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    await _in_the_cluster(stand, lambda: cluster.kube.create(PODS, {**pod, "metadata": kept, "spec": spec, "status": {}}))
+    second.end()
+    async with asyncio.timeout(PATIENCE):
+        assert await server.phase(run) is Phase.SUCCEEDED
+    assert len((await server.details(run, "a0")).attempts) == 2
+    await stand.settled(run)
