@@ -120,6 +120,7 @@ async def test_pages(handlers: SecretsHandlers) -> None:
         await handlers.list_secrets(payload_pb2.ListSecretsRequest(project="p"), CTX)
 
 
+@pytest.mark.only_sqlite
 async def test_a_stored_value_is_sealed(handlers: SecretsHandlers, vault: TableVault, tmp_path: Path) -> None:
     """What lies on the disk does not hold it, and is not the same twice."""
     value = secrets.token_hex(16)
