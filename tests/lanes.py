@@ -3,6 +3,9 @@
 Most tests wait for something or keep one processor busy, so two at once take little more than the longer of them. A job is
 some directories; whichever lane is free takes the next one. What no job names is in the last, so nothing is left out. What
 pytest says of a job is shown when the job has ended: all of it if it failed, otherwise without its dots.
+
+A few tests that failed are run once more, alone: some hold servers, pods and clients to times that a neighbour may cost them.
+What fails again has failed; what passes then is told as such.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ JOBS = (
 """The longest come first, so that the lanes end at about the same time."""
 _NO_TESTS = 5
 """pytest's exit code where it found none, as with ``-k``."""
+_AGAIN = 8
+"""Failures beyond which nothing is run once more."""
+FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/\S+\.py::.+?)(?: - .*)?$")
 _DOTS = re.compile(r"^[.sxXFE]*\s*(\[ *\d+%\])?$")
 _COUNT = re.compile(r"(\d+) (passed|failed|error|skipped|xfailed|xpassed)s?\b")
 _CLOSING = re.compile(
@@ -57,6 +63,8 @@ class Lanes:
         self._worst = 0
         self._found = False
         self._interrupted = False
+        self._failed: list[str] = []
+        self._repeatable = True
 
     async def run(self, lanes: int = LANES) -> int:
         began = time.monotonic()
@@ -64,10 +72,19 @@ class Lanes:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._interrupt)
         await asyncio.gather(*(self._lane() for _ in range(lanes)))
+        if self._repeatable and not self._interrupted and 0 < len(self._failed) <= _AGAIN:
+            await self._once_more()
         others = [f"{self._counts[what]} {what}" for what in ("error", "skipped", "xfailed", "xpassed") if self._counts[what]]
         told = [f"{self._counts['passed']} passed", f"{self._counts['failed']} failed", *others]
         _say(f"{', '.join(told)} in {time.monotonic() - began:.0f} s")
         return self._worst or (0 if self._found else _NO_TESTS)
+
+    async def _once_more(self) -> None:
+        failed, self._failed = list(dict.fromkeys(self._failed)), []
+        _say(f"once more, alone: {len(failed)} of them")
+        self._worst, self._counts["failed"], self._counts["error"] = 0, 0, 0
+        self._jobs.append((len(JOBS) + 1, tuple(failed)))
+        await self._lane()
 
     def _interrupt(self) -> None:
         """Once to each: pytest then ends what its tests started."""
@@ -109,6 +126,8 @@ class Lanes:
         self._found |= code != _NO_TESTS
         good = bool(closing) and code in (0, _NO_TESTS)  # a test may end the process with code 0, too
         if not good:
+            self._failed += [found[1] for line in lines if (found := FAILED.match(line))]
+            self._repeatable &= bool(closing) and code == 1
             self._worst = self._worst or (code if code > 0 else 1)
         shown = [line for line in lines if not _DOTS.match(line)] if good else lines
         end = "" if closing else f"\npytest ended with code {code} and no closing line"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lanes import JOBS, ROOT, Lanes, whole
+from tests.lanes import FAILED, JOBS, ROOT, Lanes, whole
 
 FILES = {
     "good": "def test_a(): pass\ndef test_b(): pass\n",
@@ -50,6 +50,22 @@ async def test_a_pytest_that_dies_is_an_error(
     assert code == (status or 1)
     assert lines[-1].startswith("2 passed, 0 failed, 1 error in ")
     assert f"pytest ended with code {status} and no closing line" in lines
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("FAILED tests/a/test_b.py::test_c - AssertionError: ...", "tests/a/test_b.py::test_c"),
+        ("FAILED tests/a/test_b.py::test_c[x y] - assert 1 - 1", "tests/a/test_b.py::test_c[x y]"),
+        ("ERROR tests/a/test_b.py::test_c", "tests/a/test_b.py::test_c"),
+        ("ERROR tests/a/test_b.py - ImportError", None),
+        ("  FAILED to connect", None),
+    ],
+)
+def test_what_is_run_once_more(line: str, name: str | None) -> None:
+    """The tests that pytest names as failed; a file that can't be imported is no test."""
+    found = FAILED.match(line)
+    assert (found[1] if found else None) == name
 
 
 async def test_no_test_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
