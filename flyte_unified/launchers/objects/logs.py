@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _PARALLEL = 16
 _SMALL = 1 << 20
 """Bytes of a log that are held for each of those read at one time; of one that is longer the rest waits for its turn."""
+_LONGEST = 5.0
+"""Seconds between two tries at most: the attempt's end waits for its log, and a node keeps that for a while only."""
 _LAST_WORDS = 5.0
 """Seconds that a stream may take to end after its container has; and a log that was read early to be read again."""
 
@@ -107,7 +109,7 @@ class LogKeeper:
                 return log, ""
             except (Away, Throttled) as error:
                 failures += 1
-                wait = max(error.retry_after or 0.0, pause(failures))
+                wait = max(error.retry_after or 0.0, min(pause(failures), _LONGEST))
                 # without an API server nothing ends, so that is waited for; a node is not for ever
                 waited += loop.time() - began + wait if error.status or isinstance(error, Silent) else 0.0
                 if waited > patience:
@@ -135,7 +137,7 @@ class LogKeeper:
                 await self._store.put(address(self._base, work), content, if_absent=not whole)
             except FlyteUnifiedError as error:
                 failures += 1
-                waited += (wait := pause(failures))
+                waited += (wait := min(pause(failures), _LONGEST))
                 if waited > self._patience:
                     _log.warning("a log is not kept", work=str(work), error=error.message)
                     return
