@@ -68,7 +68,7 @@ def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
             dirty = dirty or wrote
             statement = steps.send(result)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value  # type: ignore[no-any-return]  # a generator's result is untyped in StopIteration
     except FlyteUnifiedError as error:
         if dirty:
             raise DirtyError from error

@@ -26,11 +26,10 @@ from flyte_unified.launchers.objects.logs import LogKeeper
 from flyte_unified.launchers.resources.reader import ResourceReader, notes
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit, Fault, Resource, State
+from flyte_unified.plugins.operators.kinds import RESOURCE_NAME_LIMIT
 
 _log = structlog.get_logger(__name__)
 
-_NAME_LIMIT = 40
-"""Operators make names of their own from it: of pods, services, other resources. KubeRay takes 47."""
 
 Told = Callable[[Mapping[str, Any]], State]
 """From a whole object to what it tells."""
@@ -135,7 +134,7 @@ class ResourceLauncher:
                 owner=self._owner,
                 logs=self._logs,
                 clock=self._clock,
-                limit=_NAME_LIMIT,
+                limit=RESOURCE_NAME_LIMIT,
                 quiet=self._quiet,
             )
             followed = self._kinds[kind] = _Followed(objects)
@@ -185,7 +184,7 @@ class ResourceLauncher:
             followed.waiting.clear()
 
     def _create(self, followed: _Followed, work: WorkId, resource: Resource) -> None:
-        name = object_name(work.action, work.attempt, limit=_NAME_LIMIT)
+        name = object_name(work.action, work.attempt, limit=RESOURCE_NAME_LIMIT)
         followed.objects.launch(
             work, resource.manifest, namespace=self._namespace(work.action), annotations=notes(resource, name)
         )

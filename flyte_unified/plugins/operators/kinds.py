@@ -28,7 +28,7 @@ NAME_LIMITS: Mapping[Kind, int] = {
 """Characters that the operator leaves of the 63 of a DNS label, with room for 100,000 pods of a role."""
 
 RESOURCE_NAME_LIMIT = 40
-"""What the launcher keeps to for all of them."""
+"""What the launcher keeps to for all of them: operators make names of pods, Services and more from it."""
 
 
 def resource_name(context: TaskContext) -> str:
