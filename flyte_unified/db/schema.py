@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, Strin
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.tables import compatibility, metadata, replicated
 
-HEAD = "0005"
+HEAD = "0010"
 """The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
 MINIMUM = "0001"
 """The oldest revision whose programs can use this schema, as the migrations note it."""
