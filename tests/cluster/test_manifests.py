@@ -6,6 +6,8 @@ import asyncio
 import base64
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +81,23 @@ async def test_kubectl_applies_it(tmp_path: Path) -> None:
     """``kubectl apply -k`` in a dry run, strictly validated, into a namespace that is there."""
     assert KUBECTL is not None
     if REAL:
-        apply(Path(REAL))
+        with namespace(Path(REAL)):
+            apply(Path(REAL))
         return
     async with FakeKube.running() as cluster:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}})
         await asyncio.to_thread(apply, cluster.kubeconfig(tmp_path / "kubeconfig"))
+
+
+@contextmanager
+def namespace(kubeconfig: Path) -> Iterator[None]:
+    """One of that name; it goes again if it was not there before."""
+    command = [str(KUBECTL), f"--kubeconfig={kubeconfig}"]
+    made = subprocess.run([*command, "create", "namespace", _NAMESPACE], capture_output=True, text=True, check=False)
+    assert made.returncode == 0 or "AlreadyExists" in made.stderr, made.stderr
+    yield
+    if made.returncode == 0:
+        subprocess.run([*command, "delete", "namespace", _NAMESPACE], capture_output=True, check=True)
 
 
 def apply(kubeconfig: Path) -> None:
