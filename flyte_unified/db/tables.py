@@ -148,6 +148,7 @@ triggers = Table(
     Column("next_fire", BigInteger, comment="NULL: nothing is to come"),
     PrimaryKeyConstraint("project", "domain", "task", "name"),
     Index("ix_triggers_next_fire", "next_fire", **_only("next_fire IS NOT NULL")),
+    Index("ix_triggers_on_artifacts", "project", "domain", **_only("automation_type = 3 AND active = 1")),
 )
 
 trigger_revisions = Table(
@@ -155,6 +156,58 @@ trigger_revisions = Table(
     metadata,
     *_trigger_columns(),
     PrimaryKeyConstraint("project", "domain", "task", "name", "revision"),
+)
+
+trigger_offers = Table(
+    "trigger_offers",
+    metadata,
+    *_scope(),
+    Column("task", _string(255), nullable=False),
+    Column("name", _string(255), nullable=False, comment="of the trigger"),
+    Column("at", BigInteger, nullable=False, comment="when the artifact's version was created"),
+    Column("artifact", _string(255), nullable=False),
+    Column("version", _string(255), nullable=False),
+    PrimaryKeyConstraint("project", "domain", "task", "name", "at", "artifact", "version"),
+)
+"""Versions of artifacts for which a trigger has not fired yet; ``triggers.next_fire`` is the oldest one's time."""
+
+artifact_names = Table(
+    "artifact_names",
+    metadata,
+    *_scope(),
+    Column("name", _string(255), nullable=False),
+    Column("partition_schema", LargeBinary, nullable=False, comment="flyteidl2.artifact.ArtifactPartitionSchema"),
+    Column("declared", Integer, nullable=False, comment="whether by itself, and not by a first version alone"),
+    Column("versions", BigInteger, nullable=False),
+    Column("latest", _string(255), comment="NULL while there is no version"),
+    Column("latest_at", BigInteger),
+    PrimaryKeyConstraint("project", "domain", "name"),
+    Index("ix_artifact_names_newest", "project", "domain", "latest_at", "name", **_only("latest_at IS NOT NULL")),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    *_scope(),
+    Column("name", _string(255), nullable=False),
+    Column("version", _string(255), nullable=False),
+    Column("spec", LargeBinary, nullable=False, comment="flyteidl2.artifact.ArtifactSpec"),
+    Column("mismatch", LargeBinary, comment="flyteidl2.artifact.PartitionSchemaMismatch, of a task's that does not fit"),
+    Column("partition", _string(64), nullable=False, comment="digest of all partition values"),
+    Column("partitions", JSON, nullable=False, comment="those that are text"),
+    Column("time_partition", BigInteger),
+    Column("user_metadata", JSON, nullable=False),
+    Column("source_run", _TEXT, nullable=False),
+    Column("source_action", _TEXT, nullable=False),
+    Column("source_external_ref", _TEXT, nullable=False),
+    Column("created_by", _TEXT, nullable=False),
+    Column("created_at", BigInteger, nullable=False, comment="of a name's versions, no two at one time"),
+    PrimaryKeyConstraint("project", "domain", "name", "version"),
+    Index("ix_artifacts_newest", "project", "domain", "created_at", "name", "version"),
+    Index("ix_artifacts_versions", "project", "domain", "name", "created_at", "version"),
+    Index("ix_artifacts_partitions", "project", "domain", "name", "partition", "created_at"),
+    Index("ix_artifacts_times", "project", "domain", "name", "time_partition"),
+    Index("ix_artifacts_runs", "project", "domain", "source_run", "created_at", **_only("source_run <> ''")),
 )
 
 actions = Table(
