@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,24 +12,12 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.secrets import Reveal, Secrets
+from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
 from flyte_unified.plugins.api import Exit, Process
 
 _WARM = frozenset({"a0"})
 """Programs that a fork server can be."""
-_NOT_INHERITED = frozenset(
-    {
-        "EAGER_API_KEY",
-        "FLYTECTL_CONFIG",
-        "FLYTE_API_KEY",
-        INTERPRETER,
-        "PYTHONHOME",
-        "UCTL_CONFIG",
-        "_UNION_EAGER_API_KEY",
-    }
-)
-"""Would point the task's SDK at another server, or at another Python's library."""
-_LOCAL_NAMES = "localhost,127.0.0.1,::1"
 
 
 class ProcessAttempts:
@@ -61,7 +48,7 @@ class ProcessAttempts:
         self._secrets = Secrets(reveal)
         self._begins: dict[WorkId, asyncio.Event] = {}
         self._chosen: dict[WorkId, Path] = {}
-        self._base = {key: value for key, value in environment.items() if key not in _NOT_INHERITED}
+        self._surroundings = Surroundings(environment)
 
     @property
     def processes(self) -> ProcessLauncher:
@@ -81,7 +68,7 @@ class ProcessAttempts:
         self._on_event = on_event
         found = await self._processes.start()
         if self._warm:
-            await self._processes.warm_up(self._interpreter, self._environment({}, {}, self._interpreter))
+            await self._processes.warm_up(self._interpreter, self._surroundings.environment({}, {}, self._interpreter))
         return [self._event(event) for event in found]
 
     async def launch(self, attempt: Attempt) -> None:
@@ -90,7 +77,7 @@ class ProcessAttempts:
             raise TypeError(f"{attempt.id} is no process")
         secrets = await self._secrets.given(work.secrets, attempt.id.action)
         interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or self._interpreter)
-        environment = self._environment(work.environment, work.system, interpreter)
+        environment = self._surroundings.environment(work.environment, work.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
         await self._processes.launch(
@@ -125,11 +112,6 @@ class ProcessAttempts:
 
     async def close(self) -> None:
         await self._processes.close()
-
-    def _environment(self, asked: Mapping[str, str], system: Mapping[str, str], interpreter: Path) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, (str(interpreter.parent), asked.get("PATH") or self._base.get("PATH", os.defpath))))
-        proxies = ",".join(filter(None, (self._base.get("NO_PROXY", ""), _LOCAL_NAMES)))
-        return {**self._base, **asked, **system, "PATH": path, "NO_PROXY": proxies}
 
     def _heard(self, event: WorkEvent) -> None:
         self._on_event(self._event(event))
