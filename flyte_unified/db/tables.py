@@ -339,6 +339,27 @@ scope_settings = Table(
 )
 """The same."""
 
+apps = Table(
+    "apps",
+    metadata,
+    *_scope(),
+    Column("app", _string(30), nullable=False, comment="its name"),
+    Column("version", BigInteger, nullable=False, comment="grows with every write"),
+    Column("app_meta", LargeBinary, nullable=False, comment="flyteidl2.app.Meta"),
+    Column("app_spec", LargeBinary, nullable=False, comment="flyteidl2.app.Spec"),
+    Column("app_status", LargeBinary, nullable=False, comment="flyteidl2.app.Status"),
+    Column("status_phase", Integer, nullable=False, comment="the latest deployment status"),
+    Column("deployment", _string(64), nullable=False, comment="SHA-256 of what its replicas are made of, hex"),
+    Column("host", _string(63), comment="its short host name; NULL: somebody else's"),
+    Column("cluster", _string(63), nullable=False, server_default="", comment="where it is pinned to"),
+    Column("artifacts", _TEXT, nullable=False, server_default="", comment="what it consumes, a line each"),
+    Column("created_by", _TEXT, nullable=False, server_default=""),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project", "domain", "app"),
+    Index("ix_apps_host", "host", unique=True),
+)
+
 compatibility = Table(
     "compatibility",
     metadata,

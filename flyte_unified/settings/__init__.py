@@ -1,6 +1,6 @@
 """Every setting there is: see ``sections`` for what they are, ``tree`` for how they are read."""
 
-from flyte_unified.settings.sections import Connectors, Kubernetes, Log, Operators, Pods, Storage
+from flyte_unified.settings.sections import Apps, Connectors, Kubernetes, Log, Operators, Pods, Storage
 from flyte_unified.settings.tree import (
     CONFIG_VARIABLE,
     ENV_PREFIX,
@@ -25,6 +25,7 @@ __all__ = [
     "KEYS",
     "LOOPBACK",
     "SECTIONS",
+    "Apps",
     "Connectors",
     "Kubernetes",
     "Log",

@@ -237,6 +237,25 @@ class Connectors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apps:
+    """Programs that serve, each under a host name of its own: `http://<app>.localhost:<port>`."""
+
+    url: str = _setting(
+        "",
+        "Address below which they are: `https://apps.example.org` has them at `https://<app>.apps.example.org`. Empty: the "
+        "server's own.",
+    )
+    idle: Seconds = _setting(
+        300.0, "After how long without a request an app that may have no replica has none, where it does not say.", least=1
+    )
+    start_timeout: Seconds = _setting(300.0, "How long an app may take from its start until it listens.", least=1)
+    wake_timeout: Seconds = _setting(60.0, "How long a request waits for an app to be ready.", least=1)
+    request_timeout: Seconds = _setting(300.0, "How long an app may take to begin an answer, where it does not say.", least=1)
+    backoff: Seconds = _setting(1.0, "Wait before an app that ended is started again; it doubles each time.", least=0.01)
+    backoff_max: Seconds = _setting(300.0, "Longest wait.", least=0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Reuse of results."""
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.settings.sections import (
+    Apps,
     Cache,
     Connectors,
     Data,
@@ -66,6 +67,7 @@ class Settings:
     pods: Pods = Pods()
     operators: Operators = Operators()
     connectors: Connectors = Connectors()
+    apps: Apps = Apps()
     cache: Cache = Cache()
     projects: Projects = Projects()
     triggers: Triggers = Triggers()
@@ -122,6 +124,7 @@ SECTIONS: dict[str, type] = {
     "pods": Pods,
     "operators": Operators,
     "connectors": Connectors,
+    "apps": Apps,
     "cache": Cache,
     "projects": Projects,
     "triggers": Triggers,
