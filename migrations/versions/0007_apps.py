@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.types import TypeEngine
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
