@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from flyteidl2.task import task_definition_pb2
 from tests.unit.executor.world import spec
 
 _PROGRAM = Path(__file__).with_name("body.py")
-PATIENCE = 25.0
+AWAY = float(os.environ.get("FLYTE_TEST_AWAY", "0"))
+"""Seconds for which API server and database are away, at the least. A minute takes a minute, so not by default."""
+PATIENCE = 25.0 + 2 * AWAY
 """Seconds after which what a test waits for has not happened."""
 
 

@@ -12,6 +12,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.kube.errors import Missing
 from flyte_unified.kube.kinds import TASK_ACTIONS
 from flyte_unified.testing.fake_kube.faults import WRITES, Asked
+from tests.cluster.bodies import AWAY
 from tests.cluster.replicas import Replica
 from tests.cluster.stand import Stand
 from tests.sdk.durability.stand import identifier
@@ -55,7 +56,7 @@ async def test_an_api_server_that_is_away_holds_nobody_up_for_good(stand: Stand,
     await _abort(server, doomed)
     assert await server.phase(doomed) is Phase.ABORTED
     stand.bodies.open = True
-    await asyncio.sleep(seconds)  # how long it is away is what is tried
+    await asyncio.sleep(max(seconds, AWAY))  # how long it is away is what is tried
     assert stand.bodies.of(begun) == []
     stand.faults.restore()
     bodies[running].end()

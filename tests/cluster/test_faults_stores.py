@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import s3_servers
+from tests.cluster.bodies import AWAY
 from tests.cluster.local import LocalCluster
 from tests.cluster.replicas import Zygote
 from tests.cluster.stand import Stand, standing
@@ -36,6 +37,7 @@ async def test_a_database_that_restarts_loses_nothing(stand: Stand, postgres: Po
         await asyncio.gather(bodies[ending].over.wait(), bodies[failing].over.wait())
         stand.faults.restore()
         (await stand.bodies.comes(podless)).end()
+        await asyncio.sleep(AWAY)
     finally:
         await asyncio.to_thread(postgres.start)
     stand.bodies.open = True
