@@ -55,8 +55,9 @@ format: $(VENV)/.tools ## repair what can be repaired
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-generate: $(VENV)/.tools ## write what is generated: flyte.yaml, docs/settings.md, docs/api-coverage.md
+generate: $(VENV)/.tools ## write what is generated: flyte.yaml, docs/settings.md, messages.py, docs/api-coverage.md
 	$(BIN)/python -m flyte_unified.cli.reference
+	$(BIN)/python -m tests.generated_messages
 	$(BIN)/python -m tests.coverage_page
 
 wheel: $(VENV)/.laptop ## build dist/*.whl

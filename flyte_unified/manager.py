@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +42,15 @@ from flyte_unified.identity.service import Identities
 from flyte_unified.images.handlers import ImageHandlers
 from flyte_unified.launchers.processes.interpreters import choose
 from flyte_unified.ledger.api import Ledger, action_from
+from flyte_unified.operations.admission import Admission
+from flyte_unified.operations.drain import Drain
 from flyte_unified.planes.api import Parts, Plane
 from flyte_unified.planes.laptop import Laptop
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import Projects
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.metrics import Metrics
-from flyte_unified.rpc.registry import Registry
+from flyte_unified.rpc.registry import Method, Registry
 from flyte_unified.rpc.tokens import RunTokens
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
@@ -130,6 +132,8 @@ class Manager:
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._add_scopes(clock)
+        self._drain = Drain(self.plane)
+        self._add_operations(Admission(settings, key=key), clock)
         self._edge = self._one_port(tokens, pages)
 
     async def start(self) -> None:
@@ -330,6 +334,30 @@ class Manager:
         self.registry.add("flyteidl2.secret.SecretService", SecretsHandlers(secrets=secrets))
         self.registry.add("flyteidl2.settings.SettingsService", SettingsHandlers(settings=self._scoped))
 
+    def _add_operations(self, admission: Admission, clock: Clock) -> None:
+        began = clock.monotonic()
+
+        def methods() -> Iterable[Method]:
+            from flyte_unified.operations.handlers import ManagerHandlers, Server  # betterproto2 costs a start 50 ms
+            from flyte_unified.operations.messages import ManagerServiceBase
+            from flyte_unified.rpc import betterproto
+
+            server = Server(
+                settings=self._settings,
+                address=self.address,
+                interpreter=str(self.interpreter),
+                database=self._database,
+                store=self._store,
+                plane=self.plane,
+                drain=self._drain,
+                clock=clock,
+                began=began,
+                ready=lambda: self._ready,
+            )
+            return betterproto.methods(ManagerServiceBase().__mapping__(), ManagerHandlers(server, admission=admission))
+
+        self.registry.add_foreign("flyte_unified.v1.ManagerService", methods)
+
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server
         metrics = Metrics()
@@ -352,6 +380,8 @@ class Manager:
         )
 
     async def _readyz(self, _: Request) -> Response:
+        if self._drain.on:
+            return Response(status=503, body=b"drained")
         return Response(body=b"ok") if self._ready else Response(status=503, body=b"starting or stopping")
 
     async def _exists(self, uri: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flyte_unified.manager import Manager
+from flyte_unified.rpc import idl
 from flyte_unified.rpc.registry import Method, snake_case
 from flyte_unified.rpc.sockets import listen
 from flyte_unified.testing.backend import settings_in
@@ -53,7 +54,8 @@ def _methods() -> Iterator[Method]:
     with tempfile.TemporaryDirectory() as directory:
         sockets = listen("localhost", 0)
         try:
-            yield from Manager(settings_in(Path(directory)), sockets=sockets).registry.methods()
+            registry = Manager(settings_in(Path(directory)), sockets=sockets).registry
+            yield from (method for method in registry.methods() if method.service in idl.MODULES)
         finally:
             for sock in sockets:
                 sock.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from flyte_unified import settings
 from flyte_unified.cli import options
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.settings import Settings
-
-_PASSWORD = re.compile(r"(?<=://)([^/:@\s]*):[^/@\s]*@")
 
 
 def add_to(verbs: Any) -> None:
@@ -37,17 +34,10 @@ def add_to(verbs: Any) -> None:
 
 def run_show(args: argparse.Namespace) -> int:
     loaded = options.load(args)
-    rows = [(key, shown(key, value), source) for key, value, source in loaded.values()]
+    rows = [(key, settings.shown(key, value), source) for key, value, source in loaded.values()]
     key_width, value_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     sys.stdout.writelines(f"{key:<{key_width}}  {value:<{value_width}}  {source}\n" for key, value, source in rows)
     return 0
-
-
-def shown(key: str, value: Any) -> str:
-    """A value as it may be shown to anybody: without passwords."""
-    if value and settings.FIELDS[key].metadata["secret"]:
-        return "***"
-    return _PASSWORD.sub(r"\1:***@", settings.written(key, value))
 
 
 def run_client(args: argparse.Namespace) -> int:

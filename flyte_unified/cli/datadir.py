@@ -59,6 +59,17 @@ def temporary() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def server_port(directory: Path) -> int | None:
+    """The port of the server that holds ``directory``; None when no server does."""
+    try:
+        with (directory / LOCK).open("r+") as lock:
+            return None if _free(lock) else json.load(lock)["port"]
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise FailedPrecondition(f"a server on {directory} is just starting") from None
+
+
 def _sweep() -> None:
     """What has no lock file, or an empty one, is no server's, or that of one which is just starting."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):

@@ -42,6 +42,10 @@ class Database(Protocol):
 
     async def stop(self) -> None: ...
 
+    @property
+    def waiting(self) -> int:
+        """Writes that are not committed yet."""
+
     async def write(
         self,
         work: Callable[[], Work[T]],

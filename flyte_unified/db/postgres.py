@@ -91,6 +91,10 @@ class PostgresDatabase:
         self._queue.refuse_all()
         await self._pool.dispose()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     async def write(
         self,
         work: Callable[[], Work[T]],

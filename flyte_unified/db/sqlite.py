@@ -70,6 +70,10 @@ class SQLiteDatabase:
             connection.close()
         self._engine.dispose()
 
+    @property
+    def waiting(self) -> int:
+        return self._waiting
+
     async def write(
         self,
         work: Callable[[], Work[T]],

@@ -7,7 +7,7 @@ restart it looks at those and goes on. Decisions are ``reconcile``'s; here is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,7 @@ from flyte_unified.executor import policy, reconcile, records
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.judge import Judge, Options
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
+from flyte_unified.executor.sleep import Watch
 from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
 from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, WorkId
 from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
@@ -34,8 +35,6 @@ _log = structlog.get_logger(__name__)
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 30.0
 """Seconds between tries of a step that failed for a reason of our own."""
-_SLEPT = 2 * SECOND
-"""Wall clock that ran ahead of the monotonic one by more than this: the machine slept."""
 
 
 @dataclass(slots=True)
@@ -82,6 +81,7 @@ class Controller:
         self._options = options
         self._lives: dict[ActionKey, _Live] = {}
         self._draining = False
+        self._holding = False
         self._closed = False
         self._idle = asyncio.Event()
         self._overruled = asyncio.Event()
@@ -92,9 +92,8 @@ class Controller:
         self._found: list[Event] = []
         """What is heard before the live actions are known"""
         self._knowing = False
-        self._offset = 0
+        self._watch = Watch(clock)
         self._up_since = Micros(0)
-        self._sleeps: tuple[reconcile.Sleep, ...] = ()
 
     @property
     def slots(self) -> Slots:
@@ -108,7 +107,6 @@ class Controller:
     async def start(self) -> None:
         """Takes up every live action and every process that outlived an earlier server."""
         ready = asyncio.Event()
-        self._offset = self._wall_offset()
         self._up_since = self._clock.now()
         self._loop_task = asyncio.create_task(self._run(ready), name="executor")
         await ready.wait()
@@ -126,6 +124,26 @@ class Controller:
             overruled.cancel()
         if self._loop_task.done():
             await self._loop_task
+
+    def hold_runs(self, hold: bool) -> None:
+        """Lets no run begin, or lets them again; what has begun goes on, with all its children."""
+        self._holding = hold
+        up_since = self._clock.now() if not hold else self._up_since
+        for live in self._lives.values():
+            if not live.view.action.depth:
+                live.see(held=hold, up_since=up_since)
+                if hold and live.view.slot is Slot.WAITING:
+                    self._slots.release(live.view.action.key)
+                    live.see(slot=Slot.NONE)
+                self._poke(live)
+
+    async def processes(self) -> AsyncIterator[int]:
+        """How many actions have a process here: now, and after whatever may have changed that, until none has."""
+        while live := self._slots.live:
+            yield live
+            self._idle.clear()
+            await self._idle.wait()
+        yield 0
 
     async def stop(self, *, grace: float) -> None:
         """Ends local processes as interruptions, which cost no retry: they go on at the next start."""
@@ -212,7 +230,12 @@ class Controller:
         if action.action_type is ActionType.CONDITION and action.spec is not None:
             timeout = seconds(run_definition_pb2.ConditionAction.FromString(action.spec).timeout)
         view = View(
-            action=action, condition_timeout=timeout, up_since=self._up_since, draining=self._draining, sleeps=self._sleeps
+            action=action,
+            condition_timeout=timeout,
+            up_since=self._up_since,
+            draining=self._draining,
+            held=self._holding and not action.depth,
+            sleeps=self._watch.sleeps,
         )
         live = self._lives[action.key] = _Live(view)
         self._count_child(action, +1)
@@ -307,6 +330,12 @@ class Controller:
         finally:
             live.worker = None
             self._idle.set()
+
+    def _now(self, live: _Live) -> Micros:
+        now = self._watch.now()
+        if live.view.sleeps is not self._watch.sleeps:
+            live.see(sleeps=self._watch.sleeps)
+        return now
 
     def _arm(self, live: _Live, until: Micros | None) -> None:
         if until is not None:
@@ -456,21 +485,6 @@ class Controller:
 
     async def _clear(self, action: Action) -> None:
         await self._launcher.clear(action.key, attempts=action.attempt)
-
-    # Time
-
-    def _now(self, live: _Live) -> Micros:
-        now = self._clock.now()
-        offset = self._wall_offset()
-        if offset - self._offset > _SLEPT:
-            self._sleeps = (*self._sleeps[-63:], reconcile.Sleep(now, offset - self._offset))
-        self._offset = offset
-        if live.view.sleeps is not self._sleeps:
-            live.see(sleeps=self._sleeps)
-        return now
-
-    def _wall_offset(self) -> int:
-        return self._clock.now() - int(self._clock.monotonic() * SECOND)
 
 
 def _is_local(live: _Live) -> bool:

@@ -84,6 +84,8 @@ class View:
     """When the machine slept: time that no bound counts."""
     draining: bool = False
     """The server is stopping: nothing new starts."""
+    held: bool = False
+    """An operator lets nothing begin, this run included."""
 
     @property
     def running(self) -> bool:
@@ -153,7 +155,7 @@ def _queued(view: View, now: Micros) -> Step:
     action, observed = view.action, view.observed
     if observed is not None:
         return _on_its_way(view, observed)
-    if view.draining:
+    if view.draining or view.held:
         return Wait()
     if action.not_before is not None and action.not_before > now:
         return Wait(action.not_before)
@@ -235,7 +237,7 @@ def _bounds(view: View) -> list[tuple[Micros, str, str]]:
     if action.phase is Phase.RUNNING and limits.max_runtime:
         due = _due(view, _phase_start(action), limits.max_runtime)
         bounds.append((due, MAX_RUNTIME, f"the attempt ran for more than {limits.max_runtime:g} s"))
-    if action.phase is not Phase.RUNNING and limits.queued:
+    if action.phase is not Phase.RUNNING and limits.queued and not view.held:
         since = Micros(max(_attempt_start(action), action.not_before or 0, view.up_since))
         due = _due(view, since, limits.queued)
         bounds.append((due, QUEUED_TIMEOUT, f"the attempt was queued for more than {limits.queued:g} s"))

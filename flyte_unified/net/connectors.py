@@ -7,7 +7,6 @@ be is for the caller to say.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -19,15 +18,8 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from flyte_unified.core.errors import (
-    Code,
-    FlyteUnifiedError,
-    InvalidArgument,
-    NotFound,
-    RpcError,
-    Unavailable,
-    Unimplemented,
-)
+from flyte_unified.core.errors import Code, FlyteUnifiedError, InvalidArgument, Unavailable
+from flyte_unified.net.grpc import tls, told
 
 _JOBS = "/flyteidl2.connector.AsyncConnectorService/"
 _METADATA = "/flyteidl2.connector.ConnectorMetadataService/"
@@ -129,7 +121,7 @@ class ConnectorClient:
         channel = self._channels.get(address)
         if channel is None:
             endpoint = Endpoint.parse(address)
-            channel = self._channels[address] = Channel(endpoint.host, endpoint.port, ssl=_tls() if endpoint.secure else None)
+            channel = self._channels[address] = Channel(endpoint.host, endpoint.port, ssl=tls() if endpoint.secure else None)
         try:
             async with asyncio.timeout(self._timeout):
                 await channel.__connect__()
@@ -152,21 +144,4 @@ class ConnectorClient:
 
 
 def _told(code: Code, message: str) -> FlyteUnifiedError:
-    match code:
-        case Code.NOT_FOUND:
-            return NotFound(message)
-        case Code.UNIMPLEMENTED:
-            return Unimplemented(message)
-        case Code.UNAVAILABLE:
-            return Unavailable(message)
-        case Code.DEADLINE_EXCEEDED:
-            return NoAnswer(message)
-    return RpcError(code, message)
-
-
-def _tls() -> ssl.SSLContext:
-    """The machine's authorities, or those of ``$SSL_CERT_FILE``."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    return context
+    return NoAnswer(message) if code is Code.DEADLINE_EXCEEDED else told(code, message)

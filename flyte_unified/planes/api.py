@@ -45,6 +45,9 @@ class Plane(Protocol):
     async def start(self) -> None:
         """Goes on where the last one ended. Does not wait for its turn to lead."""
 
+    async def drain(self, on: bool) -> None:
+        """Takes up no runs, or takes them up again; what runs goes on."""
+
     async def stop(self, *, grace: float) -> None:
         """Ends what can't outlive the server, within ``grace`` seconds."""
 

@@ -85,17 +85,27 @@ class Cluster:
         self.vault.start()
         self._campaign = asyncio.create_task(self._stand(), name="election")
 
+    async def drain(self, on: bool) -> None:
+        """Leaves the lead to another, or stands for it again."""
+        if on:
+            await self._withdraw()
+        elif self._campaign is None or self._campaign.done():
+            self._campaign = asyncio.create_task(self._stand(), name="election")
+
     async def stop(self, *, grace: float) -> None:
         """Whatever runs in the cluster goes on."""
         await self.close()
 
     async def close(self) -> None:
-        if self._campaign is not None:
-            self._campaign.cancel()
-            await asyncio.wait((self._campaign,))
+        await self._withdraw()
         self._connectors.close()
         await self.vault.stop()
         await self._kube.stop()
+
+    async def _withdraw(self) -> None:
+        if self._campaign is not None:
+            self._campaign.cancel()
+            await asyncio.wait((self._campaign,))
 
     async def _stand(self) -> None:
         while True:

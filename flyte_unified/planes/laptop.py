@@ -41,6 +41,10 @@ class Laptop:
         await self.controller.start()
         await self._scheduler.start()
 
+    async def drain(self, on: bool) -> None:
+        """Runs wait to begin until there is a server again that lets them."""
+        self.controller.hold_runs(on)
+
     async def stop(self, *, grace: float) -> None:
         await self._scheduler.close()
         await self.controller.stop(grace=grace)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,7 @@ class Registry:
     def __init__(self) -> None:
         self._implementations: dict[str, object] = {}
         self._descriptors: dict[str, ServiceDescriptor] = {}
+        self._foreign: dict[str, Callable[[], Iterable[Method]]] = {}
         self._pending = set(idl.MODULES)
         self._methods: dict[str, Method] = {}
 
@@ -104,8 +105,13 @@ class Registry:
         self._implementations[service] = implementation
         self._pending.add(service)
 
+    def add_foreign(self, service: str, methods: Callable[[], Iterable[Method]]) -> None:
+        """Add a service whose messages are not protobuf's own classes; ``methods`` is called when it is first needed."""
+        self._foreign[service] = methods
+        self._pending.add(service)
+
     def add_method(self, method: Method) -> None:
-        """Add one RPC whose messages are not protobuf's own classes."""
+        """Add one RPC, or put it in the place of the one that there is."""
         self._methods[method.procedure] = method
 
     def find(self, path: str) -> Method | None:
@@ -124,11 +130,15 @@ class Registry:
             yield self._methods[procedure]
 
     def _load(self, service: str) -> None:
+        self._pending.discard(service)
+        if (foreign := self._foreign.get(service)) is not None:
+            for found in foreign():
+                self.add_method(found)
+            return
         descriptor = self._descriptors.get(service) or _descriptor(service)
         implementation = self._implementations.get(service)
         for method in descriptor.methods:
             self.add_method(_method(method, getattr(implementation, snake_case(method.name), None)))
-        self._pending.discard(service)
 
 
 def snake_case(rpc: str) -> str:

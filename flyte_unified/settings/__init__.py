@@ -14,6 +14,7 @@ from flyte_unified.settings.tree import (
     load,
     remote_bundles,
     scheme,
+    shown,
     variable,
     written,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "remote_bundles",
     "scheme",
+    "shown",
     "variable",
     "written",
 ]

@@ -47,6 +47,8 @@ _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "FLYTE_UNIFIED_PYTHON"})
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ANY = frozenset({"0.0.0.0", "::"})
 
+_PASSWORD = re.compile(r"(?<=://)([^/:@\s]*):[^/@\s]*@")
+
 T = TypeVar("T")
 
 
@@ -97,8 +99,12 @@ class Settings:
 
     def base_url(self, port: int) -> str:
         """Where clients reach a server that listens on ``port``, without a trailing slash."""
+        return self.server.public_url.rstrip("/") or self.local_url(port)
+
+    def local_url(self, port: int) -> str:
+        """The same for programs on this machine."""
         host = "localhost" if self.server.host in LOOPBACK | _ANY else self.server.host
-        return self.server.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -155,6 +161,13 @@ def written(key: str, value: Any) -> str:
         case "bool":
             return str(value).lower()
     return '""' if value in ("", Path()) else str(value)
+
+
+def shown(key: str, value: Any) -> str:
+    """``value`` as ``written``, as it may be shown to anybody: without passwords."""
+    if value and FIELDS[key].metadata["secret"]:
+        return "***"
+    return _PASSWORD.sub(r"\1:***@", written(key, value))
 
 
 def scheme(address: str) -> str:

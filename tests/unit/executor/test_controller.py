@@ -359,3 +359,27 @@ async def test_what_cannot_run_here_fails_at_once(world: World, task: task_defin
     error = details.action.execution_error()
     assert error is not None
     assert (details.action.phase, error.code) == (Phase.FAILED, code)
+
+
+async def test_runs_that_are_held_begin_when_they_are_let(world: World) -> None:
+    """What has begun goes on with its children; a run that has not waits, and time that it is held is no time in the queue."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    await world.run()
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        await world.reaches(ROOT, Phase.RUNNING)
+        second = await world.run(spec(queued=5.0), key=ROOT.run_key._replace(run="r2").action("a0"))
+        await asyncio.sleep(1)
+        assert controller.slots.waiting == 1
+        controller.hold_runs(True)
+        child = await world.child("c1")
+        await machine.launched(child)
+        await world.succeed(machine, child)
+        await world.ended(child)
+        await asyncio.sleep(30)
+        await world.succeed(machine, ROOT)
+        assert [count async for count in controller.processes()][-1] == 0
+        assert not any(work.action == second for work in machine.attempts)
+        controller.hold_runs(False)
+        await machine.launched(second)
