@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test test-cluster cluster lint bench conformance format generate wheel clean
+.PHONY: help demo start test test-stores test-cluster cluster lint bench conformance format generate wheel clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,10 @@ test: $(VENV)/.tools ## run the tests
 	@$(call debian,chromium,command -v chromium)
 	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
 	$(BIN)/python -m $(if $(filter tests,$(TESTS)),tests.lanes,pytest $(TESTS)) $(ARGS)
+
+test-stores: $(VENV)/.tools ## run the tests of object stores, Azure's stand-in included, which npm installs once
+	@$(BIN)/python -m tests.cloud_servers
+	$(BIN)/python -m pytest tests/contract/storage tests/sdk/test_buckets.py tests/sdk/test_clouds.py $(ARGS)
 
 test-cluster: $(VENV)/.tools ## run the cluster's tests in the cluster that $FLYTE_TEST_KUBECONFIG names
 	@[ -r "$$FLYTE_TEST_KUBECONFIG" ] || { echo "Name a cluster's kubeconfig: make test-cluster" \

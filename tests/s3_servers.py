@@ -13,7 +13,7 @@ import sys
 import threading
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -55,7 +55,7 @@ def rclone(directory: Path, *options: str) -> Iterator[Server]:
     (directory / BUCKET).mkdir(parents=True)
     keys = f"--auth-key={KEY},{SECRET}"
     command = [RCLONE, "serve", "s3", keys, "--addr=127.0.0.1:0", "--config=", *options, str(directory)]
-    with _serving(command) as endpoint:
+    with serving(command) as endpoint:
         yield Server(endpoint, directory)
 
 
@@ -63,21 +63,22 @@ def rclone(directory: Path, *options: str) -> Iterator[Server]:
 def moto() -> Iterator[Server]:
     """Everything is in its memory. Anybody may do anything."""
     program = "import sys; from moto.server import main; sys.exit(main(['-H', '127.0.0.1', '-p', '0']))"
-    with _serving([sys.executable, "-c", program]) as endpoint:
+    with serving([sys.executable, "-c", program]) as endpoint:
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")).close()
         yield Server(endpoint)
 
 
 @contextmanager
-def _serving(command: list[str]) -> Iterator[str]:
-    """The endpoint that a process told on its standard error, which is read to its end lest it fill up."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
+def serving(command: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[str]:
+    """The endpoint that a process told, whose output is read to its end lest it fill up."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=env, cwd=cwd, **pipes) as process:
+        assert process.stdout is not None
         said: list[bytes] = []
-        reader = threading.Thread(target=deque, args=(process.stderr, 0), name=f"standard error of {process.pid}")
+        reader = threading.Thread(target=deque, args=(process.stdout, 0), name=f"output of {process.pid}")
         try:
             while not said or (told := _TOLD.search(said[-1])) is None:
-                said.append(process.stderr.readline())
+                said.append(process.stdout.readline())
                 if not said[-1]:
                     raise RuntimeError(f"{command[0]} ended before it served: {b''.join(said).decode(errors='replace')}")
             reader.start()

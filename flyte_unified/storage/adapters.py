@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +90,22 @@ def _s3(storage: settings.Storage, *, clock: Clock) -> Chosen:
     )
 
 
+_WHERE = (
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_STORAGE_USE_EMULATOR",
+    "AZURITE_BLOB_STORAGE_URL",
+    "GOOGLE_BASE_URL",
+    "GOOGLE_SKIP_SIGNATURE",
+)
+"""Where a store is. Who asks is another matter: a key of the server's is not for pods to read."""
+
+
 def _others(storage: settings.Storage, *, clock: Clock) -> Chosen:
     from flyte_unified.storage.remote import ObstoreStore  # the same
 
-    return Chosen(store=ObstoreStore(_roots(storage), clock=clock))
+    environment = {name: os.environ[name] for name in _WHERE if name in os.environ}
+    return Chosen(store=ObstoreStore(_roots(storage), clock=clock), environment=environment)
 
 
 def _roots(storage: settings.Storage) -> dict[str, str]:

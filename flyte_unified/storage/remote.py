@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from math import ceil
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import obstore
 from obstore import exceptions, store
 
 from flyte_unified.core.clock import SECOND, Clock, Micros
 from flyte_unified.core.errors import (
+    FailedPrecondition,
     FlyteUnifiedError,
     Internal,
     InvalidArgument,
@@ -32,6 +34,10 @@ from flyte_unified.storage.api import ObjectInfo, SignedUrl
 
 PIECE = 1 << 20
 """Bytes read at once."""
+
+_PROBE = "_probe"
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+"""What the stores say of a bucket that is not there; an object is another matter."""
 
 _LONGEST = 7 * 24 * 3600
 """Seconds that Google lets a URL live; Azure has no bound that is shorter."""
@@ -49,9 +55,10 @@ _ERRORS: tuple[tuple[type[BaseException], type[FlyteUnifiedError]], ...] = (
 
 def opened(bucket: str) -> Any:
     """The store of ``scheme://bucket``."""
-    return store.from_url(bucket, client_options={"timeout": "60s", "connect_timeout": "5s"}, retry_config=_RETRIES)
+    return store.from_url(bucket, client_options=_CLIENT, retry_config=_RETRIES)
 
 
+_CLIENT: Any = {"timeout": "60s", "connect_timeout": "5s", "allow_http": True}  # as the SDK: an endpoint may be of any scheme
 _RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 
@@ -59,7 +66,8 @@ class ObstoreStore:
     """``roots`` by name, each a bucket or a prefix in one; ``open_bucket`` gives obstore's own object for one.
 
     A signed URL binds neither length nor MD5 here: obstore signs no headers. The SDK sends the MD5 along, and the store
-    refuses a body that differs from it.
+    refuses a body that differs from it. Azure's are of plain names only: obstore signs the name as the URL spells it, where
+    Azure reads it decoded.
     """
 
     def __init__(self, roots: Mapping[str, str], *, clock: Clock, open_bucket: Callable[[str], Any] = opened) -> None:
@@ -68,10 +76,14 @@ class ObstoreStore:
         self._buckets = {parted(bucket)[0]: open_bucket(bucket) for bucket in self._addresses.buckets}
 
     async def start(self) -> None:
-        """Raises what would keep every call from success."""
+        """Raises what would keep every call from success: an unknown bucket, refused credentials, a store that is away."""
         for bucket in self._addresses.buckets:
-            with suppress(NotFound):
-                await self._info(f"{bucket}/_probe")
+            with wrapped(bucket):
+                try:
+                    await obstore.get_async(self._buckets[parted(bucket)[0]], _PROBE)
+                except FileNotFoundError as error:
+                    if any(code in str(error) for code in _NO_BUCKET):
+                        raise FailedPrecondition(f"there is no bucket {bucket}: make it, or set storage.root") from error
 
     async def stop(self) -> None:
         """obstore has threads of its own, which end with the process."""
@@ -135,7 +147,10 @@ class ObstoreStore:
     async def sign_upload(
         self, uri: str, *, md5: bytes, max_length: int, expires_in: float, base_url: str, replace: bool = False
     ) -> SignedUrl:
-        return await self._signed("PUT", uri, expires_in, {"Content-MD5": b64encode(md5).decode()})
+        headers = {"Content-MD5": b64encode(md5).decode()}
+        if uri.startswith("abfs://"):
+            headers["x-ms-blob-type"] = "BlockBlob"
+        return await self._signed("PUT", uri, expires_in, headers)
 
     async def sign_download(self, uri: str, *, expires_in: float, base_url: str) -> SignedUrl:
         if await self.head(uri) is None:
@@ -146,8 +161,13 @@ class ObstoreStore:
         bucket, key = self._located(uri)
         expires = min(max(1, ceil(expires_in)), _LONGEST)
         until = Micros((self._clock.now() // SECOND + expires) * SECOND)
-        with wrapped(uri):
-            return SignedUrl(await obstore.sign_async(bucket, method, key, timedelta(seconds=expires)), until, headers)
+        for spelled in (key, quote(key)):  # obstore encodes the names of some stores, and not of others
+            with wrapped(uri):
+                url = await obstore.sign_async(bucket, method, spelled, timedelta(seconds=expires))
+            path = urlsplit(url).path
+            if unquote(path).endswith(f"/{key}") and not ("%" in path and uri.startswith("abfs://")):
+                return SignedUrl(url, until, headers)
+        raise InvalidArgument(f"{uri}: no URL can be signed for an object of this name; letters, digits and -_.+ are plain")
 
     async def _info(self, uri: str) -> ObjectInfo:
         bucket, key = parted(uri)

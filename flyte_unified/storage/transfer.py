@@ -114,12 +114,11 @@ class Transfer:
         return self._stores[address], key
 
     def _options(self, address: str) -> dict[str, Any]:
-        client: dict[str, Any] = {"timeout": "300s", "connect_timeout": "10s"}
+        client: dict[str, Any] = {"timeout": "300s", "connect_timeout": "10s", "allow_http": True}
         options: dict[str, Any] = {"client_options": client, "retry_config": _RETRIES}
         if not address.startswith("s3://"):
             return options
         said = {name: self._environ.get(variable, "") for name, variable in _S3.items()}
-        client["allow_http"] = said["endpoint"].startswith("http://")
         virtual = self._environ.get("FLYTE_AWS_S3_ADDRESSING_STYLE", "") == "virtual"
         options["config"] = {name: value for name, value in said.items() if value} | {"virtual_hosted_style_request": virtual}
         return options
