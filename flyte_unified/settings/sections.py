@@ -256,6 +256,36 @@ class Apps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """How many actions compute at the same time, whatever their runs are."""
+
+    max_concurrency: Strings = _setting(
+        (),
+        "Queues that runs and tasks may name, and how many actions of each compute at once: `name=8`, or `name` for no bound. "
+        "`default` is the queue of those that name none. Empty: any name is taken, and none has a bound.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifications:
+    """Who is told how runs ended (`flyte.notify`), and of conditions that wait."""
+
+    file: str = _setting("", "YAML file of named rules and deliveries. Empty: there are none, and nobody is told by name.")
+    hosts: Strings = _setting((), "Hosts that webhooks may call: `hooks.slack.com`, `*.example.com`. Empty: any.")
+    timeout: Seconds = _setting(10.0, "How long a receiver may take for its answer.", least=0.1)
+    retry_max: Seconds = _setting(600.0, "Longest wait before a delivery that failed is tried again.", least=0.01)
+    retry_for: Seconds = _setting(86_400.0, "How long a delivery is tried before it is given up.", least=0)
+    smtp_host: str = _setting("", "The server that takes e-mail. Empty: none is sent.")
+    smtp_port: int = _setting(587, "Its port.", least=1)
+    smtp_security: str = _setting(
+        "starttls", "Whether the connection is encrypted: after STARTTLS, from its begin, or not.", choices=("starttls", "tls", "none")
+    )
+    smtp_user: str = _setting("", "Who signs in there. Empty: nobody.")
+    smtp_password: str = _setting("", "With which password.", secret=True)
+    sender: str = _setting("flyte@localhost", "The address that e-mail is from.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Reuse of results."""
 

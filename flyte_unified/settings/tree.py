@@ -30,9 +30,11 @@ from flyte_unified.settings.sections import (
     Identity,
     Kubernetes,
     Log,
+    Notifications,
     Operators,
     Pods,
     Projects,
+    Queues,
     Server,
     Storage,
     Strings,
@@ -70,6 +72,8 @@ class Settings:
     operators: Operators = Operators()
     connectors: Connectors = Connectors()
     apps: Apps = Apps()
+    queues: Queues = Queues()
+    notifications: Notifications = Notifications()
     cache: Cache = Cache()
     projects: Projects = Projects()
     triggers: Triggers = Triggers()
@@ -131,6 +135,8 @@ SECTIONS: dict[str, type] = {
     "operators": Operators,
     "connectors": Connectors,
     "apps": Apps,
+    "queues": Queues,
+    "notifications": Notifications,
     "cache": Cache,
     "projects": Projects,
     "triggers": Triggers,
@@ -278,7 +284,7 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
     return value
 
 
-_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python"})
+_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python", "notifications.file"})
 _TIME_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {"": 1, "b": 1} | {
     prefix + suffix: base**power
