@@ -278,7 +278,9 @@ class Notifications:
     smtp_host: str = _setting("", "The server that takes e-mail. Empty: none is sent.")
     smtp_port: int = _setting(587, "Its port.", least=1)
     smtp_security: str = _setting(
-        "starttls", "Whether the connection is encrypted: after STARTTLS, from its begin, or not.", choices=("starttls", "tls", "none")
+        "starttls",
+        "Whether the connection is encrypted: after STARTTLS, from its beginning, or not.",
+        choices=("starttls", "tls", "none"),
     )
     smtp_user: str = _setting("", "Who signs in there. Empty: nobody.")
     smtp_password: str = _setting("", "With which password.", secret=True)
