@@ -13,12 +13,14 @@ from structlog.typing import FilteringBoundLogger
 from flyte_unified.core.context import Headers
 from flyte_unified.core.errors import FlyteUnifiedError, Unimplemented
 from flyte_unified.core.http import Response, Route
+from flyte_unified.core.sites import Sites
 from flyte_unified.rpc.calls import Calls, Policy
 from flyte_unified.rpc.connect import ConnectGet, ConnectStream, ConnectUnary
 from flyte_unified.rpc.errors import HTTP_STATUS, connect_error_json
 from flyte_unified.rpc.exchange import Disconnected, Exchange
 from flyte_unified.rpc.grpcweb import Grpc, GrpcWeb, GrpcWebText
 from flyte_unified.rpc.registry import JSON, PROTO, Kind, Method, Registry
+from flyte_unified.rpc.relay.relay import Relay
 from flyte_unified.rpc.web import Cors, Router, decoded, host_check, request
 from flyte_unified.rpc.wire import Wire
 
@@ -54,9 +56,12 @@ class Application:
         policy: Policy,
         allowed_hosts: Sequence[str],
         cors_origins: Sequence[str],
+        sites: Sites | None = None,
         logger: FilteringBoundLogger | None = None,
     ) -> None:
         self.calls = Calls(policy, logger=logger)
+        self.relay = Relay(self.calls)
+        self._sites = sites
         self._registry = registry
         self._router = Router(routes)
         self._known_host = host_check(allowed_hosts)
@@ -74,6 +79,10 @@ class Application:
             await self._last_resort(exchange)
 
     async def _answer(self, exchange: Exchange) -> None:
+        if self._sites is not None and (site := self._sites.at(exchange.host)) is not None:
+            # Before anything else: nothing of ours is to be had under an app's name.
+            await self.relay.serve(exchange, site)
+            return
         if exchange.path == "/healthz":
             # A probe asks by address, whatever the Host; there is nothing to read here, nor at /readyz.
             await exchange.respond(200, _TEXT, b"OK")
@@ -126,12 +135,16 @@ class Application:
             await self.calls.serve(exchange, method, wire, codec)
 
     async def _route(self, exchange: Exchange, content_type: str) -> None:
+        if self._sites is not None and (found := self._sites.below(exchange.path)) is not None:
+            site, exchange.path = found
+            await self.relay.serve_programs(exchange, site)
+            return
         path = decoded(exchange.path)
-        found = self._router.find(path)
-        if found is None:
+        routes = self._router.find(path)
+        if routes is None:
             await self._not_found(exchange, content_type)
             return
-        methods, match = found
+        methods, match = routes
         route = methods.get(exchange.method)
         if route is None and exchange.method == "HEAD":
             route = methods.get("GET")

@@ -14,6 +14,7 @@ from functools import partial
 from structlog.typing import FilteringBoundLogger
 
 from flyte_unified.core.http import Route
+from flyte_unified.core.sites import Sites
 from flyte_unified.rpc.application import Application
 from flyte_unified.rpc.calls import Authorize, Identify, InFlight, Observe, Policy
 from flyte_unified.rpc.http1 import Http1Server
@@ -38,7 +39,7 @@ class Patience:
 
 
 class Edge:
-    """Serves ``registry`` and ``routes``. Use once: ``start``, then ``stop``."""
+    """Serves ``registry``, ``routes`` and, under their own host names, ``sites``. Use once: ``start``, then ``stop``."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Edge:
         routes: Sequence[Route] = (),
         allowed_hosts: Sequence[str] = (),
         cors_origins: Sequence[str] = (),
+        sites: Sites | None = None,
         authorize: Authorize | None = None,
         observe: Observe | None = None,
         in_flight: InFlight | None = None,
@@ -70,6 +72,7 @@ class Edge:
             policy=policy,
             allowed_hosts=allowed_hosts,
             cors_origins=cors_origins,
+            sites=sites,
             logger=logger,
         )
         self._patience = patience or Patience()
@@ -112,6 +115,7 @@ class Edge:
         for connection in tuple(self._http2):
             connection.drain()
         await self._application.calls.stop(grace)
+        await self._application.relay.close()
         await self._http1.shutdown(_CLOSING_SECONDS)
         await self._connections.close(_CLOSING_SECONDS)
         for server in self._servers:

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import StreamWriter
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
@@ -24,6 +25,8 @@ _LONGEST_LINE = 64 << 10
 """Connect's GET carries the message in the request line."""
 _AT_ONCE = 256 << 10
 """Bytes given to the transport before it is asked whether the client keeps up."""
+_RAW_BYTES = 64 << 10
+_SWITCHED = 101
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -91,6 +94,8 @@ class Http1Exchange(Exchange):
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
         self.response = web.StreamResponse(status=status, headers=self._lines(headers))
+        if status == _SWITCHED:
+            self.response.force_close()
         await self._bounded(self.response.prepare(self._request))
 
     async def write(self, data: bytes) -> None:
@@ -109,6 +114,13 @@ class Http1Exchange(Exchange):
         self.complete = True
         await self._bounded(self.response.write_eof())
 
+    def upgrade(self) -> None:
+        """What the client sends from now on is no HTTP: after 101 (Switching Protocols)."""
+        raw = RawBytes(self._request.protocol)
+        self._request.protocol.set_parser(raw)  # type: ignore[arg-type]  # it has what a parser of aiohttp's is asked for
+        self._content = raw.stream
+        self.patient = True
+
     async def _bounded(self, sending: Awaitable[Any]) -> None:
         try:
             async with asyncio.timeout(self._stall):
@@ -126,6 +138,20 @@ class Http1Exchange(Exchange):
         if self.reply_headers:
             lines.extend(self.reply_headers)
         return lines
+
+
+class RawBytes:
+    """What comes on a connection of aiohttp's that has another protocol now; ``stream`` holds it back while nobody reads."""
+
+    def __init__(self, protocol: BaseProtocol) -> None:
+        self.stream = StreamReader(protocol, _RAW_BYTES, loop=asyncio.get_running_loop())
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.stream.feed_data(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self.stream.feed_eof()
 
 
 class _Connection(RequestHandler):

@@ -1,0 +1,339 @@
+"""Programs under host names of their own, on the server's one port."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+
+from flyte_unified.core.errors import NotFound, Unavailable
+from flyte_unified.core.sites import Site, Upstream
+from tests.edge.service import Service, serving
+
+BIG = 9_000_000
+
+
+class Program:
+    """A site whose program listens on ``port``."""
+
+    def __init__(self, port: int, *, http2: bool = False, patience: float = 20.0) -> None:
+        self._upstream = Upstream(host="127.0.0.1", port=port, http2=http2, patience=patience)
+        self.visitors = 0
+        self.left = asyncio.Event()
+
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[Upstream]:
+        self.visitors += 1
+        try:
+            yield self._upstream
+        finally:
+            self.visitors -= 1
+            self.left.set()
+
+
+class Refusing:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[Upstream]:
+        raise self._error
+        yield
+
+
+class Programs:
+    """By the first label of a host below ``localhost``."""
+
+    def __init__(self, **sites: Site) -> None:
+        self._sites = sites
+
+    def at(self, host: str) -> Site | None:
+        label, dot, rest = host.partition(".")
+        if not dot or not rest.startswith("localhost"):
+            return None
+        return self._sites.get(label) or Refusing(NotFound(f"there is no app {label!r}"))
+
+    def below(self, path: str) -> tuple[Site, str] | None:
+        if not path.startswith("/apps/"):
+            return None
+        label, _, rest = path[len("/apps/") :].partition("/")
+        return self._sites[label], f"/{rest}"
+
+
+async def told(request: web.Request) -> web.Response:
+    """What the program saw."""
+    body = await request.read()
+    seen = {
+        "method": request.method,
+        "path": request.raw_path,
+        "headers": [[name.lower(), value] for name, value in request.headers.items()],
+        "body": hashlib.sha256(body).hexdigest(),
+    }
+    response = web.json_response(seen, headers={"x-program": "1", "Connection": "x-private", "x-private": "1"})
+    response.headers.add("Set-Cookie", "a=1; Domain=localhost; Path=/")
+    response.headers.add("Set-Cookie", "b=2; Path=/")
+    return response
+
+
+async def big(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-encoding": "br", "content-type": "application/x-thing"})
+    await response.prepare(request)
+    for _ in range(BIG // 100_000):
+        await response.write(b"x" * 100_000)
+    return response
+
+
+async def torn(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-length": "1000"})
+    await response.prepare(request)
+    await response.write(b"half")
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def silent(request: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def chat(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        if message.data == "bye":
+            await socket.close(code=4001)
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            await socket.send_str(message.data.upper())
+        else:
+            await socket.send_bytes(message.data)
+    return socket
+
+
+@pytest.fixture
+async def web_port() -> AsyncIterator[int]:
+    program = web.Application(client_max_size=1 << 30)
+    program.router.add_get("/big", big)
+    program.router.add_get("/torn", torn)
+    program.router.add_get("/silent", silent)
+    program.router.add_get("/chat", chat)
+    program.router.add_route("*", "/{rest:.*}", told)
+    runner = web.AppRunner(program, auto_decompress=False, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def asking(service: Service, app: str = "app") -> AsyncIterator[aiohttp.ClientSession]:
+    base = f"http://127.0.0.1:{service.edge.port}"
+    async with aiohttp.ClientSession(base, headers={"Host": f"{app}.localhost:1"}, auto_decompress=False) as session:
+        yield session
+
+
+async def test_a_request_reaches_the_program_as_it_was_sent(web_port: int) -> None:
+    """Method, path, query, headers and body are the client's own; only what is between neighbours stays behind."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        body = os.urandom(1_000_000)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 70_000):
+                yield body[start : start + 70_000]
+
+        headers = {"X-Mine": "ä", "Connection": "x-hop", "x-hop": "1", "content-encoding": "gzip"}
+        for data in (body, pieces()):
+            async with client.put("/a%2Fb//c?q=%20&q=2", data=data, headers=headers) as response:
+                seen = await response.json()
+                got = dict(seen["headers"])
+                assert (seen["method"], seen["path"]) == ("PUT", "/a%2Fb//c?q=%20&q=2")
+                assert seen["body"] == hashlib.sha256(body).hexdigest()
+                assert got["host"] == got["x-forwarded-host"] == "app.localhost:1"
+                assert (got["content-encoding"], got["x-mine"]) == ("gzip", "ä")
+                assert "x-hop" not in got
+                assert response.headers["x-program"] == "1"
+                assert "x-private" not in response.headers
+
+
+async def test_a_cookie_is_for_the_programs_own_host(web_port: int) -> None:
+    """A Domain that would show it to the API and to other programs is taken away."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        response = await client.get("/")
+        async with response:
+            assert response.headers.getall("set-cookie") == ["a=1; Path=/", "b=2; Path=/"]
+
+
+async def test_an_answer_comes_as_the_program_wrote_it(web_port: int) -> None:
+    """Piece by piece, with its own encoding; what breaks off does so for the client too; HEAD and h2c have the same."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        async with client.get("/big") as response:
+            assert response.headers["content-encoding"] == "br"
+            assert response.headers["content-type"] == "application/x-thing"
+            assert len(await response.read()) == BIG
+        async with client.head("/x") as response:
+            assert response.headers["x-program"] == "1"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with client.get("/torn") as response:
+                await response.read()
+        command = ("curl", "-s", "--http2-prior-knowledge", "-H", "Host: app.localhost", "-d", "body", "-w", "%{http_version}")
+        process = await asyncio.create_subprocess_exec(
+            *command, f"http://127.0.0.1:{service.edge.port}/x", stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert hashlib.sha256(b"body").hexdigest().encode() in said
+        assert said.endswith(b"2")
+
+
+async def test_a_program_that_does_not_answer_is_told_about(web_port: int) -> None:
+    """503 where nobody listens or the app is not to be had, 504 where it takes too long, 404 where there is none."""
+    nobody = Program(1)
+    slow = Program(web_port, patience=0.05)
+    stopped = Refusing(Unavailable("app 'x' is stopped"))
+    async with serving(sites=Programs(nobody=nobody, slow=slow, stopped=stopped)) as service:
+        for app, path, status, words in (
+            ("nobody", "/", 503, "did not answer"),
+            ("slow", "/silent", 504, "within 0.05 s"),
+            ("stopped", "/", 503, "app 'x' is stopped"),
+            ("unknown", "/healthz", 404, "there is no app 'unknown'"),
+        ):
+            async with asking(service, app) as client, client.get(path) as response:
+                assert (response.status, words in await response.text()) == (status, True)
+        assert nobody.visitors == slow.visitors == 0
+
+
+async def test_a_client_that_leaves_is_told_to_the_program(web_port: int) -> None:
+    """The program's connection ends with the client's, and the visit is over."""
+    program = Program(web_port)
+    async with serving(sites=Programs(app=program)) as service, asking(service) as client:
+        with pytest.raises(TimeoutError):
+            await client.get("/silent", timeout=aiohttp.ClientTimeout(total=0.1))
+        await program.left.wait()
+
+
+async def test_nothing_of_the_server_is_under_an_apps_name(web_port: int) -> None:
+    """The API's paths lead to the program there, and the API's own host to the API."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        async with client.get("/healthz") as response:
+            assert (await response.json())["path"] == "/healthz"
+        async with aiohttp.ClientSession() as plain, plain.get(f"http://127.0.0.1:{service.edge.port}/healthz") as response:
+            assert await response.text() == "OK"
+
+
+async def test_programs_find_it_below_a_path_too_and_browsers_do_not(web_port: int) -> None:
+    """Where names below localhost can't be looked up; a browser would give the app what belongs to the API's origin."""
+    async with serving(sites=Programs(app=Program(web_port))) as service:
+        base = f"http://127.0.0.1:{service.edge.port}/apps/app"
+        async with aiohttp.ClientSession() as client:
+            async with client.get(f"{base}/deep/er?x=1") as response:
+                assert (await response.json())["path"] == "/deep/er?x=1"
+            for header in ("Cookie", "Origin", "Sec-Fetch-Mode"):
+                async with client.get(f"{base}/", headers={header: "x"}) as response:
+                    assert response.status == 403
+
+
+async def test_a_websocket_passes_both_ways(web_port: int) -> None:
+    """Text and large binary messages, and the closing handshake with its code; what is no WebSocket there is answered."""
+    program = Program(web_port)
+    async with serving(sites=Programs(app=program)) as service, asking(service) as client:
+        async with client.ws_connect("/chat", max_msg_size=0) as socket:
+            await socket.send_str("hello")
+            assert await socket.receive_str() == "HELLO"
+            data = os.urandom(2_000_000)
+            await socket.send_bytes(data)
+            assert await socket.receive_bytes() == data
+            await socket.send_str("bye")
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert socket.close_code == 4001
+        async with client.ws_connect("/chat") as socket:
+            await socket.send_str("again")
+            assert await socket.receive_str() == "AGAIN"
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="200"):
+            await client.ws_connect("/nothing")
+    assert program.visitors == 0
+
+
+async def test_open_websockets_end_with_the_server(web_port: int) -> None:
+    """A stop does not wait for them."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        socket = await client.ws_connect("/chat")
+        await service.edge.stop(5.0)
+        assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+
+
+class Talk(grpc.GenericRpcHandler):
+    """A gRPC service of bytes."""
+
+    def service(self, details: Any) -> Any:
+        match details.method.rpartition("/")[2]:
+            case "Echo":
+                return grpc.unary_unary_rpc_method_handler(_echo)
+            case "Count":
+                return grpc.unary_stream_rpc_method_handler(_count)
+            case "Talk":
+                return grpc.stream_stream_rpc_method_handler(_talk)
+        return None
+
+
+async def _echo(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    if request == b"wrong":
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "100 % wröng")
+    await context.send_initial_metadata((("x-head", dict(context.invocation_metadata())["x-mine"]),))
+    context.set_trailing_metadata((("x-tail-bin", b"\0\1"),))
+    return request
+
+
+async def _count(request: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    for number in range(int(request)):
+        yield str(number).encode() * 1000
+
+
+async def _talk(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
+async def test_grpc_passes_with_metadata_trailers_and_both_directions() -> None:
+    """Whatever the port is called: unary, errors, server streams larger than any window, and a conversation."""
+    server = grpc.aio.server(handlers=(Talk(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        sites = Programs(app=Program(port), connector=Program(port, http2=True))
+        async with serving(sites=sites) as service:
+            for app in ("app", "connector"):
+                await _converse(service.edge.port, app)
+    finally:
+        await server.stop(None)
+
+
+async def _converse(port: int, app: str) -> None:
+    options = [("grpc.default_authority", f"{app}.localhost:1")]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        call = channel.unary_unary("/t.Talk/Echo")(b"x" * 1_000_000, metadata=(("x-mine", "m"),))
+        assert await call == b"x" * 1_000_000
+        assert ("x-head", "m") in tuple(await call.initial_metadata())
+        assert ("x-tail-bin", b"\0\1") in tuple(await call.trailing_metadata())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/t.Talk/Echo")(b"wrong")
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "100 % wröng")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/t.Talk/Unknown")(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        counted = [len(piece) async for piece in channel.unary_stream("/t.Talk/Count")(b"2000")]
+        assert len(counted) == 2000
+        talk = channel.stream_stream("/t.Talk/Talk")()
+        for number in range(20):
+            await talk.write(str(number).encode())
+            assert await talk.read() == str(number).encode()
+        await talk.done_writing()
+        assert await talk.read() is grpc.aio.EOF
+        assert await talk.code() is grpc.StatusCode.OK
