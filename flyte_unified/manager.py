@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
+from flyte_unified.artifacts.handlers import ArtifactsHandlers
+from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
 from flyte_unified.console import places
@@ -73,6 +75,7 @@ from flyte_unified.triggers.scheduler import Scheduler
 from flyte_unified.triggers.service import Triggers
 
 if TYPE_CHECKING:
+from flyte_unified.triggers.offers import Offers
     from flyte_unified.db.feed import Feed
 
 
@@ -106,6 +109,9 @@ class Manager:
             database=self._database,
             clock=clock,
             heartbeat=settings.cache.reservation_heartbeat,
+        self._artifacts = Artifacts(
+            database=self._database, triggers=self._triggers, clock=clock, require_project=self.projects.check
+        )
             grace=settings.cache.reservation_grace,
         )
         self._secrets = TableVault(database=self._database, key=key)
@@ -120,7 +126,7 @@ class Manager:
             require_project=self.projects.check,
         )
         creator = self._creator(tasks, clock)
-        self.plane = self._plane(tokens, creator, clock)
+        self.plane = self._plane(tokens, creator, tasks, clock)
         logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
 
@@ -205,7 +211,7 @@ class Manager:
         self._triggers.noticed(notice)
         self._scoped.noticed(notice)
 
-    def _plane(self, tokens: RunTokens, creator: Creator, clock: Clock) -> Plane:
+    def _plane(self, tokens: RunTokens, creator: Creator, tasks: Tasks, clock: Clock) -> Plane:
         triggers = self._settings.triggers
         parts = Parts(
             database=self._database,
@@ -227,6 +233,7 @@ class Manager:
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
         try:
+                offers=Offers(find=self._artifacts.find, specs=tasks),
             from flyte_unified.planes.cluster import Cluster  # a laptop has no need of it
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
@@ -344,6 +351,8 @@ class Manager:
 
             server = Server(
                 settings=self._settings,
+        artifacts = ArtifactsHandlers(artifacts=self._artifacts, identities=identities)
+        self.registry.add("flyteidl2.artifact.ArtifactService", artifacts)
                 address=self.address,
                 interpreter=str(self.interpreter),
                 database=self._database,

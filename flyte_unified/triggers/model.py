@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -34,6 +35,26 @@ class Automation(enum.IntEnum):
     TYPE_NONE = 1
     TYPE_SCHEDULE = 2
     TYPE_ARTIFACT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appeared:
+    """A version of an artifact that was created at ``at``. ``partitions`` are those that are text."""
+
+    project: str
+    domain: str
+    name: str
+    version: str
+    partitions: Mapping[str, str]
+    at: Micros
+
+
+class Offer(NamedTuple):
+    """A version of an artifact that a trigger is still to fire for."""
+
+    at: Micros
+    artifact: str
+    version: str
 
 
 class Change(enum.IntEnum):
@@ -68,7 +89,7 @@ class Trigger:
     updated_at: Micros
     deleted_at: Micros | None = None
     next_fire: Micros | None = None
-    """None while nothing is to come: it is paused, deleted, or no clock fires it."""
+    """When it is to fire, or, at an artifact, should have; None while nothing is to come."""
 
     @property
     def task(self) -> TaskId:
@@ -102,13 +123,17 @@ def deployed(known: Trigger | None, wanted: Trigger, *, now: Micros, expected: i
         if expected == known.revision - 1 and same(known, wanted):
             return None
         raise Aborted(f"revision: trigger {known.key} has revision {known.revision} by now, not {expected}; fetch it again")
-    goes_on = live and wanted.active and known.active and known.automation == wanted.automation
     return replace(
         wanted,
         revision=known.revision + 1,
         deployed_at=known.deployed_at,
-        next_fire=known.next_fire if goes_on else _first(wanted, now),
+        next_fire=known.next_fire if goes_on(known, wanted) else _first(wanted, now),
     )
+
+
+def goes_on(known: Trigger, after: Trigger) -> bool:
+    """Whether what is due of ``known`` is due of its next revision."""
+    return known.active and after.active and known.automation == after.automation
 
 
 def same(known: Trigger, wanted: Trigger) -> bool:
@@ -149,6 +174,16 @@ def deleted(known: Trigger, *, by: str, now: Micros) -> Trigger | None:
     )
 
 
+def watches(automation: bytes, new: Appeared) -> bool:
+    """Whether a trigger with this automation, active and of the same project and domain, fires for ``new``."""
+    wanted = _automation(automation).artifact
+    return (
+        wanted.artifact_name == new.name
+        and wanted.version in ("", new.version)
+        and all(new.partitions.get(key) == value for key, value in wanted.partitions.items())
+    )
+
+
 def _first(trigger: Trigger, now: Micros) -> Micros | None:
     schedule = trigger.schedule if trigger.active else None
     return begin(schedule, now) if schedule is not None else None
@@ -156,4 +191,10 @@ def _first(trigger: Trigger, now: Micros) -> Micros | None:
 
 @lru_cache(maxsize=1024)
 def _schedule(automation: bytes) -> Schedule | None:
-    return schedule_of(common_pb2.TriggerAutomationSpec.FromString(automation))
+    return schedule_of(_automation(automation))
+
+
+@lru_cache(maxsize=1024)
+def _automation(automation: bytes) -> common_pb2.TriggerAutomationSpec:
+    """Shared by its readers."""
+    return common_pb2.TriggerAutomationSpec.FromString(automation)

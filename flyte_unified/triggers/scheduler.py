@@ -1,7 +1,8 @@
 """Who makes triggers fire: one heap of times and one timer, whatever the number of triggers.
 
 A fire becomes a run whose name follows from the trigger and the time, and only then is the trigger's next time stored. So
-whatever dies in between, and whoever else believes to lead, a fire is one run: that is why no epoch is needed here. The
+whatever dies in between, and whoever else believes to lead, a fire is one run: that is why no epoch is needed here. A trigger
+on an artifact is due since the version that it waits for appeared, and is otherwise like one on a clock. The
 timer runs by a clock that stands still while the machine sleeps, and the wall clock may be set, of which no system tells every
 program; so a wait is never longer than ``_LOOK``, after which one comparison says what is due.
 """
@@ -31,7 +32,8 @@ from flyte_unified.core.errors import (
     PermissionDenied,
 )
 from flyte_unified.triggers.catchup import CatchUp
-from flyte_unified.triggers.model import Trigger, TriggerKey
+from flyte_unified.triggers.model import Automation, Trigger, TriggerKey
+from flyte_unified.triggers.offers import Offers
 from flyte_unified.triggers.service import Triggers
 
 _log = structlog.get_logger(__name__)
@@ -57,8 +59,9 @@ class _Retry(NamedTuple):
 class Scheduler:
     """For the server that leads. ``create`` is CreateRun."""
 
-    def __init__(self, *, triggers: Triggers, create: CreateRun, clock: Clock, catch_up: CatchUp) -> None:
+    def __init__(self, *, triggers: Triggers, offers: Offers, create: CreateRun, clock: Clock, catch_up: CatchUp) -> None:
         self._triggers = triggers
+        self._offers = offers
         self._create = create
         self._clock = clock
         self._catch_up = catch_up
@@ -210,6 +213,9 @@ class Scheduler:
         now = self._clock.now()
         if trigger is None or (due := trigger.next_fire) is None or due > now:
             return
+        if trigger.automation_type is Automation.TYPE_ARTIFACT:
+            await self._fire_for_artifact(trigger)
+            return
         schedule = trigger.schedule
         if schedule is None:
             await self._triggers.advance(trigger, None)
@@ -222,14 +228,26 @@ class Scheduler:
         last = at if at is not None else due
         await self._triggers.advance(trigger, schedule.after(at if at is not None else now, last=last))
 
+    async def _fire_for_artifact(self, trigger: Trigger) -> None:
+        offer = await self._triggers.offer(trigger.key)
+        if offer is not None:
+            message = await self._offers.request(trigger, offer)
+            if message is None:
+                _log.warning(
+                    "an artifact was deleted before its trigger fired", trigger=str(trigger.key), artifact=offer.artifact
+                )
+            else:
+                message.MergeFrom(_request(trigger, run_name(trigger.key, *offer)))
+                await self._make(trigger, message)
+        await self._triggers.offered(trigger.key, offer)
+
     async def _start(self, trigger: Trigger, at: Micros) -> None:
-        project, domain, task, name = trigger.key
-        message = run_service_pb2.CreateRunRequest(
-            run_id=identifier_pb2.RunIdentifier(project=project, domain=domain, name=run_name(trigger.key, at)),
-            trigger_name=identifier_pb2.TriggerName(project=project, domain=domain, task_name=task, name=name),
-            run_start_time=timestamp(at),
-            source=run_definition_pb2.RUN_SOURCE_SCHEDULE_TRIGGER,
-        )
+        message = _request(trigger, run_name(trigger.key, at))
+        message.run_start_time.CopyFrom(timestamp(at))
+        message.source = run_definition_pb2.RUN_SOURCE_SCHEDULE_TRIGGER
+        await self._make(trigger, message)
+
+    async def _make(self, trigger: Trigger, message: run_service_pb2.CreateRunRequest) -> None:
         ctx = CallContext(procedure="trigger", identity=Identity(subject=trigger.deployed_by))
         try:
             await self._create(message, ctx)
@@ -239,13 +257,21 @@ class Scheduler:
             _log.error("a fire was refused, and is dropped", trigger=str(trigger.key), error=error.message)
 
 
+def _request(trigger: Trigger, run: str) -> run_service_pb2.CreateRunRequest:
+    project, domain, task, name = trigger.key
+    return run_service_pb2.CreateRunRequest(
+        run_id=identifier_pb2.RunIdentifier(project=project, domain=domain, name=run),
+        trigger_name=identifier_pb2.TriggerName(project=project, domain=domain, task_name=task, name=name),
+    )
+
+
 def _accident(error: Exception) -> bool:
     """Whether nobody raised it on purpose."""
     return not isinstance(error, FlyteUnifiedError)
 
 
-def run_name(key: TriggerKey, at: Micros) -> str:
+def run_name(key: TriggerKey, at: Micros, *what: str) -> str:
     """The name of the run of one fire: the same whoever makes it, as long as one that is drawn by lot."""
-    text = "\0".join((*key, str(at))).encode()
+    text = "\0".join((*key, str(at), *what)).encode()
     digest = hashlib.blake2b(text, digest_size=_NAME_BYTES).digest()
     return "r" + base64.b32encode(digest).decode().lower()[:19]

@@ -20,7 +20,7 @@ from flyte_unified.core.paging import Order, listing
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.triggers import model, requests, store
-from flyte_unified.triggers.model import Trigger, TriggerKey
+from flyte_unified.triggers.model import Appeared, Offer, Trigger, TriggerKey
 from flyte_unified.triggers.requests import name_part
 from flyte_unified.triggers.store import Listed
 
@@ -153,6 +153,12 @@ class Triggers:
             found.setdefault(trigger.key[:3], []).append(trigger)
         return found
 
+    # What artifacts tell
+
+    def appeared(self, new: Appeared) -> Work[list[TriggerKey]]:
+        """The work that lets ``new`` fire what waits for it, once each; its result is for ``committed`` and ``notices``."""
+        return store.appear(new)
+
     # What the scheduler asks for
 
     def subscribe(self, told: Told) -> Callable[[], None]:
@@ -174,6 +180,14 @@ class Triggers:
         done = trigger.next_fire
         if done is not None:
             await self._database.write(lambda: store.advance(trigger.key, done, to))
+
+    async def offer(self, key: TriggerKey) -> Offer | None:
+        """The oldest version of an artifact that a trigger is still to fire for."""
+        return await self._database.read(lambda: store.offer(key))
+
+    async def offered(self, key: TriggerKey, done: Offer | None) -> None:
+        """The trigger is done with ``done``."""
+        await self._database.write(lambda: store.offered(key, done))
 
     # Who hears of what
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, literal_column, select, tuple_, update
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.filters import INTEGER, LONG, TIME, Kind, enumeration
 from flyte_unified.core.paging import Listing
 from flyte_unified.db import lists
 from flyte_unified.db.api import Work
-from flyte_unified.db.tables import runs, trigger_revisions, triggers
+from flyte_unified.db.tables import runs, trigger_offers, trigger_revisions, triggers
 from flyte_unified.db.upsert import insert_new
-from flyte_unified.triggers.model import Automation, Change, Trigger, TriggerKey
+from flyte_unified.triggers.model import Appeared, Automation, Change, Offer, Trigger, TriggerKey, goes_on, watches
 
 _KEY = ("project", "domain", "task", "name")
 _FIELDS = (
@@ -116,6 +116,28 @@ _SCHEDULED = (
     .where(triggers.c.next_fire.is_not(None))
     .order_by(triggers.c.next_fire)
 )
+# In words, as the index says it: no parameter would show that it can be used.
+_ON_ARTIFACTS = select(*(triggers.c[name] for name in _KEY), triggers.c.automation).where(
+    *_PLACE[:2], triggers.c.automation_type == literal_column("3"), triggers.c.active == literal_column("1")
+)
+_HOLD = (
+    update(triggers)
+    .where(*_PLACE, triggers.c.active == 1, triggers.c.automation == bindparam("_automation"))
+    .values(next_fire=func.coalesce(triggers.c.next_fire, bindparam("_at")))
+    .returning(triggers.c.revision)
+)
+_TOUCH = update(triggers).where(*_PLACE).values(next_fire=triggers.c.next_fire)
+_FIRE_AT = update(triggers).where(*_PLACE).values(next_fire=bindparam("next_fire"))
+_ADD_OFFER = insert_new(trigger_offers)
+_OFFERED = tuple(trigger_offers.c[name] == bindparam("_" + name) for name in _KEY)
+_OLDEST = (
+    select(*(trigger_offers.c[name] for name in Offer._fields))
+    .where(*_OFFERED)
+    .order_by(*(trigger_offers.c[name] for name in Offer._fields))
+    .limit(1)
+)
+_REMOVE_OFFERS = delete(trigger_offers).where(*_OFFERED)
+_REMOVE_OFFER = _REMOVE_OFFERS.where(*(trigger_offers.c[name] == bindparam("_" + name) for name in Offer._fields))
 _OF_TASK = select(triggers.c.name).where(*_PLACE[:3], _LIVE).order_by(triggers.c.name)
 
 
@@ -154,6 +176,8 @@ def change(key: TriggerKey, to: Callable[[Trigger | None], Trigger | None]) -> W
             written = (yield _REPLACE, {**values, **_place(key), "_revision": known.revision}).first()
         if written is not None:  # else another replica was faster
             yield _ADD_REVISION, {name: value for name, value in values.items() if name != "next_fire"}
+            if known is not None and known.automation_type is Automation.TYPE_ARTIFACT:
+                yield from _settle(key) if goes_on(known, after) else _forget(key)
             return after, True
 
 
@@ -187,6 +211,44 @@ def advance(key: TriggerKey, done: Micros, to: Micros | None) -> Work[bool]:
     """What was due at ``done`` is over, the next comes at ``to``. False when something else is due by now."""
     values = {**_place(key), "_next_fire": done, "next_fire": to}
     return (yield _ADVANCE, values).first() is not None
+
+
+def appear(new: Appeared) -> Work[list[TriggerKey]]:
+    """Notes ``new`` for every trigger that is to fire for it; which they are.
+
+    Who changes one of them, or is done with another version, waits for this commit.
+    """
+    told = []
+    rows = (yield _ON_ARTIFACTS, {"_project": new.project, "_domain": new.domain}).all()
+    for row in [row for row in rows if watches(row.automation, new)]:
+        key = TriggerKey._make(row[:4])
+        if (yield _HOLD, {**_place(key), "_automation": row.automation, "_at": new.at}).first() is not None:
+            yield _ADD_OFFER, {**key._asdict(), "at": new.at, "artifact": new.name, "version": new.version}
+            told.append(key)
+    return told
+
+
+def offer(key: TriggerKey) -> Work[Offer | None]:
+    """The oldest that a trigger is still to fire for."""
+    row = (yield _OLDEST, _place(key)).one_or_none()
+    return Offer._make(row) if row is not None else None
+
+
+def offered(key: TriggerKey, done: Offer | None) -> Work[None]:
+    """``done`` is over; the next one is due."""
+    yield _TOUCH, _place(key)  # what is noted beside this is seen from here on, or comes after
+    if done is not None:
+        yield _REMOVE_OFFER, {**_place(key), **{f"_{name}": value for name, value in done._asdict().items()}}
+    yield from _settle(key)
+
+
+def _settle(key: TriggerKey) -> Work[None]:
+    oldest = yield from offer(key)
+    yield _FIRE_AT, {**_place(key), "next_fire": oldest.at if oldest is not None else None}
+
+
+def _forget(key: TriggerKey) -> Work[None]:
+    yield _REMOVE_OFFERS, _place(key)
 
 
 def attached(tasks: Collection[tuple[str, str, str]]) -> Work[list[Trigger]]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from flyteidl2.actions import actions_service_pb2 as actions_pb2
+from flyteidl2.artifact import artifact_service_pb2
 from flyteidl2.auth import auth_service_pb2, identity_pb2
 from flyteidl2.cacheservice import cacheservice_pb2 as cache_pb2
 from flyteidl2.cacheservice.v2 import cacheservice_pb2 as cache_v2_pb2
@@ -35,7 +36,7 @@ from flyteidl2.workflow import (
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from tests.edge.wire import world
+from tests.edge.wire import artifacts, world
 from tests.edge.wire.world import DOMAIN, PROJECT, World
 
 RUN = "example"
@@ -113,6 +114,10 @@ async def prepare(there: World) -> None:
         ),
         trigger_service_pb2.DeployTriggerResponse,
     )
+    for version in ("1", "spare"):
+        await there.send(
+            artifacts.SERVICE + "CreateArtifact", artifacts.create(version), artifact_service_pb2.CreateArtifactResponse
+        )
 
 
 async def examples(there: World) -> list[Example]:
@@ -153,6 +158,7 @@ async def examples(there: World) -> list[Example]:
         "settings.SettingsService": _settings(),
         "task.TaskService": _tasks(),
         "trigger.TriggerService": _triggers(),
+        "artifact.ArtifactService": artifacts.examples(),
         "cacheservice.CacheService": _cache(),
         "cacheservice.v2.CacheService": _cache_v2(),
         "auth.IdentityService": {"UserInfo": identity_pb2.UserInfoRequest()},

@@ -17,6 +17,7 @@ from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
+from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.core.clock import SECOND, Clock, Micros, micros
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.ids import ActionKey
@@ -36,6 +37,7 @@ from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
 from flyte_unified.triggers.catchup import CatchUp
 from flyte_unified.triggers.handlers import TriggersHandlers
+from flyte_unified.triggers.offers import Offers
 from flyte_unified.triggers.scheduler import Scheduler
 from flyte_unified.triggers.service import Triggers
 
@@ -152,6 +154,8 @@ class World:
     ledger: Ledger
     projects: Projects
     triggers: Triggers
+    artifacts: Artifacts
+    specs: Tasks
     tasks: TasksHandlers
     handlers: TriggersHandlers
     runs: RunsHandlers
@@ -161,7 +165,13 @@ class World:
     refusing: list[Exception] = field(default_factory=list)
 
     def scheduler(self, catch_up: CatchUp | None = None) -> Scheduler:
-        return Scheduler(triggers=self.triggers, create=self._create, clock=self.clock, catch_up=catch_up or CatchUp())
+        return Scheduler(
+            triggers=self.triggers,
+            offers=Offers(find=self.artifacts.find, specs=self.specs),
+            create=self._create,
+            clock=self.clock,
+            catch_up=catch_up or CatchUp(),
+        )
 
     async def _create(self, message: run_service_pb2.CreateRunRequest, ctx: CallContext) -> object:
         if self.refusing:
@@ -269,6 +279,8 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         ledger,
         projects,
         triggers,
+        Artifacts(database=database, triggers=triggers, clock=clock, require_project=projects.check),
+        tasks,
         TasksHandlers(tasks=tasks, triggers=triggers, identities=identities),
         TriggersHandlers(triggers=triggers, tasks=tasks, projects=projects, identities=identities),
         RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data)),

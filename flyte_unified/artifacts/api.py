@@ -1,0 +1,5 @@
+"""What other rooms may use of artifacts."""
+
+from flyte_unified.artifacts.service import Artifacts
+
+__all__ = ["Artifacts"]
