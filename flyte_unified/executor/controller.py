@@ -24,10 +24,10 @@ from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.judge import Judge, Options
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.sleep import Watch
-from flyte_unified.executor.slots import DEFAULT_CPU, Claim, Slots
+from flyte_unified.executor.slots import Claim, Slots
 from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, WorkId
 from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
-from flyte_unified.plugins.api import Pod, Process, Refusal, Resource, Resources, Runnable, TaskContext, Timer, Work
+from flyte_unified.plugins.api import Pod, Process, Refusal, Resource, Runnable, TaskContext, Timer, Work
 from flyte_unified.storage.api import DataStore
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +43,9 @@ class _Live:
 
     view: View
     children: int = 0
+    claim: Claim | None = None
+    light: bool = False
+    """Its work is not known in full any more: see ``_lighten``."""
     worker: asyncio.Task[None] | None = None
     again: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -154,7 +157,7 @@ class Controller:
         try:
             async with asyncio.timeout(grace):
                 await self._launcher.stop(grace=max(0.1, grace - 1.0))
-                while any(live.view.observed is not None and _is_local(live) for live in self._lives.values()):
+                while any(live.view.observed is not None and isinstance(live.view.work, Process) for live in self._lives.values()):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
@@ -198,8 +201,8 @@ class Controller:
             if live.view.running:
                 await self._prepare(live)
                 self._lighten(live)
-            if live.view.running and _is_local(live):  # it may have ended meanwhile
-                self._slots.hold(live.view.action.key, _claim(live.view))
+            if live.view.running and live.claim is not None:  # it may have ended meanwhile
+                self._slots.hold(live.view.action.key, live.claim)
                 self._hold(live)
         for live in list(self._lives.values()):
             self._poke(live)
@@ -357,8 +360,8 @@ class Controller:
             await self._prepare(live)
         elif step is Do.ASK_CACHE:
             await self._ask_cache(live)
-        elif step is Do.CLAIM_SLOT:
-            self._claim(live)
+        elif step is Do.CLAIM_SLOT and live.claim is not None:
+            self._claim(live, live.claim)
         elif step is Do.START:
             await self._start(live)
         elif step is Do.JUDGE:
@@ -383,11 +386,13 @@ class Controller:
             work = self._describe(context)
             timer = work.seconds(await self._judge.inputs(action)) if isinstance(work, Timer) else None
             limits = policy.limits(context.spec.task_template.metadata)
+            claim = policy.claim(context, work)
         except (InvalidArgument, NotFound, PermissionDenied) as error:
             live.see(work=Refusal("BadTaskSpecification", error.message))
             return
         live.see(work=work, limits=limits, timer_seconds=timer)
-        if not self._slots.fits(claim := _claim(live.view)):
+        live.claim, live.light = claim, False
+        if not self._slots.fits(claim):
             live.see(work=Refusal("ResourcesUnavailable", f"the task asks for {claim.gpu} GPU(s), more than this machine has"))
 
     async def _ask_cache(self, live: _Live) -> None:
@@ -407,10 +412,12 @@ class Controller:
         live.see(cached=Cached.UNASKED)
         self._poke(live)
 
-    def _claim(self, live: _Live) -> None:
+    def _claim(self, live: _Live, claim: Claim) -> None:
         live.see(slot=Slot.WAITING)
-        self._slots.claim(live.view.action.key, _claim(live.view))
+        self._slots.claim(live.view.action.key, claim)
         self._admit()
+        if live.view.slot is Slot.WAITING:
+            self._lighten(live)
 
     def _admit(self) -> None:
         while admitted := self._slots.admit():
@@ -427,6 +434,8 @@ class Controller:
     def _hold(self, live: _Live) -> None:
         """It has its slot; one that begins again while children of it live leaves it to them at once."""
         live.see(slot=Slot.HELD)
+        if live.light and live.view.observed is None:
+            live.see(work=None)
         if live.children:
             self._slots.suspend(live.view.action.key)
 
@@ -448,9 +457,10 @@ class Controller:
         self._lighten(live)
 
     def _lighten(self, live: _Live) -> None:
-        """What has been launched need not be known in full: of ten thousand pods that would be most of the memory."""
+        """What waits or was launched need not be known in full: of ten thousand pods that would be most of the memory."""
         if isinstance(live.view.work, Pod | Resource):
             live.see(work=live.view.work.launched())
+            live.light = True
 
     async def _kill(self, live: _Live) -> None:
         observed = live.view.observed
@@ -485,12 +495,3 @@ class Controller:
 
     async def _clear(self, action: Action) -> None:
         await self._launcher.clear(action.key, attempts=action.attempt)
-
-
-def _is_local(live: _Live) -> bool:
-    return isinstance(live.view.work, Process)
-
-
-def _claim(view: View) -> Claim:
-    asked = view.work.resources if isinstance(view.work, Process) else Resources()
-    return Claim(depth=view.action.depth, cpu=asked.cpu or DEFAULT_CPU, memory=asked.memory, gpu=asked.gpu)

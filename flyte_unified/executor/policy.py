@@ -1,4 +1,4 @@
-"""What a task's metadata allows: how often, how long, after which wait. Pure."""
+"""What task and run allow and ask for: how often, how long, after which wait, beside how many. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from flyteidl2.core import literals_pb2, tasks_pb2
 
+from flyte_unified.core import queues
 from flyte_unified.core.clock import seconds
+from flyte_unified.executor.lines import DEFAULT_CPU, Claim
+from flyte_unified.plugins.api import Process, Resources, TaskContext, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +56,17 @@ def _backoff(strategy: literals_pb2.RetryStrategy) -> Backoff:
     asked = strategy.backoff
     cap = seconds(asked.cap) if asked.HasField("cap") else float("inf")
     return Backoff(base=seconds(asked.base), factor=asked.factor or 1.0, cap=cap)
+
+
+def claim(context: TaskContext, work: Work) -> Claim:
+    """What an attempt takes while it computes."""
+    asked = work.resources if isinstance(work, Process) else Resources()
+    return Claim(
+        depth=context.action.depth,
+        cpu=asked.cpu or DEFAULT_CPU,
+        memory=asked.memory,
+        gpu=asked.gpu,
+        process=isinstance(work, Process),
+        queue=context.action.queue or context.run_spec.queue or queues.DEFAULT,
+        run_bound=context.run_spec.max_action_concurrency,
+    )

@@ -18,7 +18,7 @@ from flyte_unified.core.phases import Phase, legal
 from flyte_unified.executor.outcome import Failed
 from flyte_unified.executor.policy import Backoff, Limits
 from flyte_unified.ledger.api import Action, ActionType, Failure, Move, Retry
-from flyte_unified.plugins.api import Exit, Process, Refusal, Timer, Work
+from flyte_unified.plugins.api import Exit, Refusal, Timer, Work
 
 QUEUED_TIMEOUT = "QUEUED_TIMEOUT_EXCEEDED"
 MAX_RUNTIME = "MAX_RUNTIME_EXCEEDED"
@@ -165,7 +165,7 @@ def _queued(view: View, now: Micros) -> Step:
         return Wait(_next_bound(view))
     if isinstance(view.work, Timer):
         return _timer(view, now)
-    if isinstance(view.work, Process) and view.slot is not Slot.HELD:
+    if view.slot is not Slot.HELD:
         return Do.CLAIM_SLOT if view.slot is Slot.NONE else Wait(_next_bound(view))
     return Do.START
 

@@ -27,7 +27,7 @@ def slots(cpu: float = 2.0, *, gpus: tuple[int, ...] = (), watermark: int = 64, 
 def test_the_deepest_comes_first() -> None:
     """And of the same depth, who came first."""
     s = slots(cpu=1.0)
-    for name, depth in (("a", 0), ("b", 2), ("c", 1), ("d", 2)):
+    for name, depth in (("a", 1), ("b", 3), ("c", 2), ("d", 3)):
         s.claim(key(name), Claim(depth=depth))
     order = []
     while admitted := s.admit():
