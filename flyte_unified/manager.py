@@ -28,6 +28,7 @@ from flyte_unified.core.clock import Clock, SystemClock
 from flyte_unified.core.errors import FailedPrecondition, NotFound
 from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.core.ids import action_key
+from flyte_unified.core.queues import Queues
 from flyte_unified.dataproxy.downloads import Downloads
 from flyte_unified.dataproxy.handlers import ClusterHandlers, DataProxyHandlers, RunLogsHandlers
 from flyte_unified.dataproxy.logs import LogTail
@@ -119,6 +120,7 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
+        self._queues = Queues(settings.queues.max_concurrency)
         self._scoped = ScopedSettings(
             database=self._database,
             clock=clock,
@@ -220,6 +222,7 @@ class Manager:
             catalog=self._cache,
             clock=clock,
             options=self._options(tokens),
+            queues=self._queues,
             logs=f"{self._store.base(storage.DATA)}/_logs",
             environment=self.storage.environment,
             secrets=self._secrets,
@@ -265,6 +268,7 @@ class Manager:
             recovery=Recovery(ledger=self._ledger, exists=self._exists),
             read_error=self._read_error,
             owns=self._store.owns,
+            queues=self._queues,
             token_required=self._settings.server.host not in LOOPBACK,
         )
         self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
@@ -284,6 +288,7 @@ class Manager:
             clock=clock,
             require_project=self.projects.check,
             complete=self._scoped.complete,
+            queues=self._queues,
             base=self._store.base(storage.DATA),
         )
 

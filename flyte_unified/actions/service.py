@@ -20,6 +20,7 @@ from flyte_unified.core.context import Identity
 from flyte_unified.core.errors import InvalidArgument, NotFound, PermissionDenied
 from flyte_unified.core.ids import ActionKey, RunKey, action_key
 from flyte_unified.core.phases import Phase, phase_of
+from flyte_unified.core.queues import Queues
 from flyte_unified.ledger.api import (
     Action,
     ActionType,
@@ -53,6 +54,7 @@ class Actions:
         recovery: Recovery,
         read_error: Callable[[str], Awaitable[execution_pb2.ErrorDocument | None]],
         owns: Callable[[str], bool],
+        queues: Queues,
         token_required: bool = False,
     ) -> None:
         self._ledger = ledger
@@ -60,6 +62,7 @@ class Actions:
         self._recovery = recovery
         self._read_error = read_error
         self._owns = owns
+        self._queues = queues
         self._token_required = token_required
 
     def admit(self, identity: Identity, run: RunKey) -> None:
@@ -109,6 +112,8 @@ class Actions:
         self._check_owned(message.run_output_base, below=key.name, field="action.run_output_base")
         if not message.task.spec.task_template.type:
             raise InvalidArgument("action.task.spec.task_template.type is empty")
+        self._queues.check(message.task.queue, field="action.task.queue")
+        _, run_spec = await self._ledger.run(key.run_key)
         spec = EncodedSpec.of(message.task.spec)
         new = task_action(
             key,
@@ -119,7 +124,7 @@ class Actions:
             input_uri=message.input_uri,
             output_base=message.run_output_base,
             cache_key=message.task.cache_key.value,
-            queue=message.task.queue,
+            queue=message.task.queue or run_spec.queue,
         )
         return (await self._ledger.enqueue(await self._recovery.of(new), spec))[0]
 

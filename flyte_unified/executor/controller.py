@@ -157,7 +157,7 @@ class Controller:
         try:
             async with asyncio.timeout(grace):
                 await self._launcher.stop(grace=max(0.1, grace - 1.0))
-                while any(live.view.observed is not None and isinstance(live.view.work, Process) for live in self._lives.values()):
+                while any(live.view.observed and isinstance(live.view.work, Process) for live in self._lives.values()):
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:

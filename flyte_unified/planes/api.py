@@ -12,6 +12,7 @@ from typing import Protocol
 
 from flyte_unified.actions.queue import WorkQueue
 from flyte_unified.core.clock import Clock
+from flyte_unified.core.queues import Queues
 from flyte_unified.dataproxy.logs import Lines
 from flyte_unified.db.api import Database
 from flyte_unified.executor.caching import Caching, Catalog
@@ -65,6 +66,7 @@ class Parts:
     catalog: Catalog
     clock: Clock
     options: Options
+    queues: Queues
     logs: str
     """Where the output of what ran elsewhere is kept: an address of the store."""
     environment: Mapping[str, str]

@@ -172,7 +172,7 @@ class Cluster:
             queue=mirror,
             describe=self._plugins.describe,
             launcher=Launchers({Pod: pods, Resource: resources, Job: self._connectors.launcher()}),
-            slots=Slots(_EVERYTHING),
+            slots=Slots(_EVERYTHING, parts.queues.bounds),
             epoch=epoch,
         )
 

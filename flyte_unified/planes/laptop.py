@@ -10,7 +10,7 @@ from pathlib import Path
 from flyte_unified.actions.queue import Rows
 from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.executor.machine import capacity
-from flyte_unified.executor.slots import Slots
+from flyte_unified.executor.slots import Capacity, Slots
 from flyte_unified.launchers.dispatch import Launchers
 from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
@@ -34,7 +34,7 @@ class Laptop:
             queue=Rows(ledger=parts.ledger),
             describe=partial(registry.describe, connectors=self._connectors.describe),
             launcher=Launchers({Process: attempts, Job: self._connectors.launcher()}),
-            slots=_slots(settings),
+            slots=Slots(_capacity(settings), parts.queues.bounds),
         )
 
     async def start(self) -> None:
@@ -75,15 +75,13 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
     )
 
 
-def _slots(settings: Settings) -> Slots:
+def _capacity(settings: Settings) -> Capacity:
     execution = settings.execution
-    return Slots(
-        capacity(
-            slots=execution.slots,
-            memory_fraction=execution.memory_fraction,
-            watermark=execution.process_watermark,
-            limit=execution.process_limit,
-        )
+    return capacity(
+        slots=execution.slots,
+        memory_fraction=execution.memory_fraction,
+        watermark=execution.process_watermark,
+        limit=execution.process_limit,
     )
 
 

@@ -25,6 +25,7 @@ from flyte_unified.core.errors import (
     PermissionDenied,
 )
 from flyte_unified.core.ids import ROOT_ACTION, RunKey
+from flyte_unified.core.queues import Queues
 from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in
 from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
 from flyte_unified.runs import requests, store, triggered, views
@@ -59,6 +60,7 @@ class Creator:
         clock: Clock,
         require_project: Callable[[str, str], Awaitable[None]],
         complete: Complete,
+        queues: Queues,
         base: str,
     ) -> None:
         self._ledger = ledger
@@ -68,6 +70,7 @@ class Creator:
         self._clock = clock
         self._require_project = require_project
         self._complete = complete
+        self._queues = queues
         self._base = base.rstrip("/")
 
     async def create(self, message: run_service_pb2.CreateRunRequest, ctx: CallContext) -> run_service_pb2.CreateRunResponse:
@@ -140,6 +143,7 @@ class Creator:
         now = self._clock.now()
         run_spec, start = requests.run_spec(message, now=now)
         await self._complete(run_spec, target.key.project, target.key.domain)
+        self._queues.check(run_spec.queue, field="run_spec.queue")
         if trigger is not None:
             inputs = triggered.at(inputs, spec.message, start, kickoff=triggered.kickoff(trigger))
         output_base = self._output_base(target.key, run_spec)

@@ -22,6 +22,7 @@ from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
+from flyte_unified.core.queues import Queues
 from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, Ledger, Move, TaskId
 from flyte_unified.runs.create import Creator
@@ -179,7 +180,8 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         return await data.head(uri) is not None
 
     recovery = Recovery(ledger=ledger, exists=exists)
-    actions = Actions(ledger=ledger, clock=clock, recovery=recovery, read_error=read_error, owns=data.owns)
+    queues = Queues(("gpu=2", "q"))
+    actions = Actions(ledger=ledger, clock=clock, recovery=recovery, read_error=read_error, owns=data.owns, queues=queues)
     creator = Creator(
         ledger=ledger,
         data=data,
@@ -188,6 +190,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         clock=clock,
         require_project=require_project,
         complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=require_project).complete,
+        queues=queues,
         base=data.base("objects"),
     )
     handlers = RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data))

@@ -21,6 +21,7 @@ from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.core.clock import SECOND, Clock, Micros, micros
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.queues import Queues
 from flyte_unified.db import schema
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.db.batches import drive
@@ -270,6 +271,7 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         clock=clock,
         require_project=projects.check,
         complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=projects.check).complete,
+        queues=Queues(),
         base=data.base("objects"),
     )
     return World(
