@@ -30,7 +30,7 @@ def held(directory: Path, *, port: int | None) -> Iterator[None]:
     import fcntl  # not on Windows, which shall hear so in words
 
     _make_private(directory)
-    with open(directory / LOCK, "a+", opener=_private) as lock:
+    with open(directory / LOCK, "a+", opener=private) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,7 +97,8 @@ def _keeper_is_gone(directory: Path) -> bool:
         return True
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """For ``open``: a new file is its user's alone."""
     return os.open(path, flags, 0o600)
 
 

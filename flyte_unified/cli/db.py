@@ -1,15 +1,19 @@
-"""``flyte-unified db``: look after the database while no server runs on it."""
+"""``flyte-unified db``: look after the database."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held
-from flyte_unified.settings import Settings
+from flyte_unified.settings import Settings, scheme
+
+if TYPE_CHECKING:
+    from flyte_unified.db.api import Database
 
 
 def add_to(verbs: Any) -> None:
@@ -23,6 +27,28 @@ def add_to(verbs: Any) -> None:
     options.add(upgrade)
     upgrade.set_defaults(run=run_upgrade)
 
+    backup = nouns.add_parser(
+        "backup",
+        help="write the server's data to one file, while it runs",
+        description="Write the database, the objects, the logs and the key to one tar file, while the server runs. Objects in "
+        "a bucket are not part of it.",
+    )
+    backup.add_argument("file", metavar="FILE", type=Path)
+    backup.add_argument("--database-only", action="store_true", help="leave out objects and logs")
+    options.add(backup)
+    backup.set_defaults(run=run_backup)
+
+    restore = nouns.add_parser(
+        "restore",
+        help="put a backup in the place of a server's data",
+        description="Put a backup into a data directory on which no server runs, and move its database to this version's "
+        "schema.",
+    )
+    restore.add_argument("file", metavar="FILE", type=Path)
+    restore.add_argument("--replace", action="store_true", help="give up the database that is there")
+    options.add(restore)
+    restore.set_defaults(run=run_restore)
+
 
 def run_upgrade(args: argparse.Namespace) -> int:
     settings = options.load(args)
@@ -32,17 +58,48 @@ def run_upgrade(args: argparse.Namespace) -> int:
 
 
 async def _upgrade(settings: Settings) -> None:
-    from flyte_unified.db.api import Database
     from flyte_unified.db.schema import HEAD
-    from flyte_unified.db.sqlite import SQLiteDatabase
 
-    name, database = str(settings.database_file), cast("Database", SQLiteDatabase(settings.database_file))
+    await prepared(database_of(settings))
+    sys.stdout.write(f"{'the database' if settings.database.url else settings.database_file} has schema {HEAD}\n")
+
+
+def database_of(settings: Settings) -> Database:
+    """The one that a server would use."""
     if settings.database.url:
         from flyte_unified.db.postgres import PostgresDatabase
 
-        name, database = "the database", PostgresDatabase(settings.database.url)
+        return PostgresDatabase(settings.database.url)
+    from flyte_unified.db.sqlite import SQLiteDatabase
+
+    return SQLiteDatabase(settings.database_file)
+
+
+async def prepared(database: Database) -> None:
+    """Moves it to this version's schema, or makes it."""
     try:
         await database.start()
     finally:
         await database.stop()
-    sys.stdout.write(f"{name} has schema {HEAD}\n")
+
+
+def run_backup(args: argparse.Namespace) -> int:
+    from flyte_unified.cli.backup import backup
+
+    settings, target = options.load(args), args.file.expanduser().absolute()
+    backup(settings, target, objects=not args.database_only)
+    sys.stdout.write(f"wrote {target}: keep it as private as the data directory, its key opens the secrets\n")
+    if scheme(settings.storage.root):
+        sys.stdout.write(f"inputs and outputs stay where they are, in {settings.storage.root}\n")
+    return 0
+
+
+def run_restore(args: argparse.Namespace) -> int:
+    from flyte_unified.cli.backup import moved, restore
+
+    settings = options.load(args)
+    manifest = restore(settings, args.file.expanduser(), replace=args.replace)
+    sys.stdout.write(f"restored what {manifest.created} was; start it: flyte-unified start\n")
+    for old, new in moved(settings, manifest):
+        sys.stdout.write(f"runs name files in {old}; let that path lead to them: mkdir -p {old.parent} && ln -s {new} {old}\n")
+    return 0

@@ -1,13 +1,15 @@
-"""``flyte-unified db upgrade``."""
+"""``flyte-unified db``."""
 
 from __future__ import annotations
 
 import sqlite3
+import stat
+import tarfile
 from contextlib import closing
 
 import pytest
 
-from flyte_unified.cli import main
+from flyte_unified.cli import backup, main
 from flyte_unified.cli.datadir import held
 from flyte_unified.db.schema import HEAD
 
@@ -48,3 +50,79 @@ def test_a_database_in_use_is_not_upgraded(upgrade, tmp_path, capsys):
     with held(tmp_path / "data", port=7):
         assert upgrade() == 1
     assert "on port 7 since" in capsys.readouterr().err
+
+
+@pytest.fixture
+def db(upgrade, tmp_path):
+    """``db VERB`` on one of two data directories, ``here`` with a database and ``there`` without; its exit status."""
+
+    def run(verb, *arguments, on="here"):
+        return main(["db", verb, *map(str, arguments), "--data-dir", str(tmp_path / on)])
+
+    assert run("upgrade") == 0
+    return run
+
+
+def execute(directory, statement):
+    with closing(sqlite3.connect(directory / "flyte.db")) as connection, connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_a_backup_brings_all_back(db, tmp_path, capsys):
+    """Database, objects, logs and key, for their owner alone; where paths have to lead when the place is another one."""
+    here, there, file = tmp_path / "here", tmp_path / "there", tmp_path / "flyte.tar"
+    for name in ("key", "storage/p/a.pb", "bundles/b", "logs/r1.log", "storage/.incoming/half", "work/w"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(name)
+    execute(here, "UPDATE compatibility SET minimum = 'x'")
+    with held(here, port=7):  # a server runs
+        assert db("backup", file) == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert db("restore", file, on="there") == 0
+    assert f"ln -s {there}/storage {here}/storage" in capsys.readouterr().out
+    assert execute(there, "SELECT minimum FROM compatibility") == [("x",)]
+    found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert found == {"key", "storage/p/a.pb", "bundles/b", "logs/r1.log", "flyte.db", "server.lock"}
+    assert (there / "storage/p/a.pb").read_text() == "storage/p/a.pb"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in there.rglob("*") if path.is_file()} <= {0o600, 0o644}
+
+
+def test_what_is_there_is_not_given_up_unasked(db, tmp_path, capsys):
+    """Neither a file of the backup's name, nor a database, nor one that a server uses."""
+    here, file = tmp_path / "here", tmp_path / "flyte.tar"
+    assert [db("backup", file, "--database-only"), db("backup", file)] == [0, 1]
+    assert f"{file} exists" in capsys.readouterr().err
+    execute(here, "UPDATE compatibility SET minimum = 'later'")
+    assert db("restore", file) == 1
+    assert "--replace gives it up" in capsys.readouterr().err
+    with held(here, port=7):
+        assert db("restore", file, "--replace") == 1
+    assert "on port 7" in capsys.readouterr().err
+    assert execute(here, "SELECT minimum FROM compatibility") == [("later",)]
+    assert db("restore", file, "--replace") == 0
+    assert execute(here, "SELECT minimum FROM compatibility") != [("later",)]
+
+
+@pytest.mark.parametrize("damage", ["none", "text", "tar", "newer", "damaged"])
+def test_a_file_that_is_no_backup_changes_nothing(db, tmp_path, capsys, damage, monkeypatch):
+    """One that is not there, no archive, another archive, of a newer program, or with a broken database."""
+    file = tmp_path / "flyte.tar"
+    if damage == "text":
+        file.write_text("text")
+    elif damage == "tar":
+        with tarfile.open(file, "w") as archive:
+            archive.add(__file__, "test.py")
+    elif damage == "newer":
+        with monkeypatch.context() as patch:
+            patch.setattr(backup, "HEAD", "9999")
+            assert db("backup", file) == 0
+    elif damage == "damaged":
+        assert db("backup", file) == 0
+        content = file.read_bytes()
+        at = content.index(b"SQLite format 3") + 8192
+        file.write_bytes(content[:at] + b"\xff" * 4096 + content[at + 4096 :])
+    before = execute(tmp_path / "here", "SELECT * FROM alembic_version")
+    assert db("restore", file, "--replace") == 1
+    told = {"none": "cannot be read", "text": "cannot be read", "tar": "is no backup", "newer": "9999", "damaged": "is damaged"}
+    assert told[damage] in capsys.readouterr().err
+    assert execute(tmp_path / "here", "SELECT * FROM alembic_version") == before
