@@ -118,7 +118,7 @@ class Slots:
             held.suspended = True
             self._suspended += 1
             self._count(held, -1)
-            for bound in held.bounds:
+            for bound in reversed(held.bounds):  # its run before its queue: who ends gives its turn to its own
                 self._wake(bound)
 
     def resume(self, key: ActionKey) -> None:
@@ -156,16 +156,16 @@ class Slots:
 
     def _next(self, turns: Turns) -> Line | None:
         """The line whose first may start now; it has had its turn then."""
-        for lines in turns.order(roots_last=2 * self._processes >= self.capacity.watermark):
-            while lines:
-                line = lines[0]
-                if (claim := self._standing(line)) is None:
-                    lines.popleft()
-                elif self._has_room(claim):
-                    turns.served(line)
-                    return line
-                else:
-                    return self._alone(turns)
+        crowded = 2 * self._processes >= self.capacity.watermark
+        while lines := next(filter(None, turns.order(roots_last=crowded)), None):
+            line = lines[0]
+            if (claim := self._standing(line)) is None:
+                lines.popleft()
+            elif self._has_room(claim):
+                turns.served(line)
+                return line
+            else:
+                return self._alone(turns)
         return None
 
     def _alone(self, turns: Turns) -> Line | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from flyteidl2.task import run_pb2
 
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor.slots import Capacity
 from flyte_unified.launchers.api import Ended, Started, WorkId
-from flyte_unified.plugins.api import Exit
+from flyte_unified.plugins.api import Exit, Pod
 from tests.unit.executor.world import ROOT, World, spec
 
 pytestmark = pytest.mark.virtual_time
@@ -293,3 +294,43 @@ async def test_an_end_heard_while_the_server_starts_is_not_lost(world: World) ->
     async with world.server(started(A1, world), heard=[ended(A1, world, code=0)]) as (_, machine):
         details = await world.ended(ROOT)
     assert (details.action.phase, details.action.attempt) == (Phase.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize("place", ["process", "pod"])
+async def test_bounds_hold_across_a_restart(world: World, place: str) -> None:
+    """A run that may compute two at a time: what outlived the server counts, so nothing begins before one of them has ended."""
+    if place == "pod":
+        world.describe = lambda _: Pod(manifest={"spec": {"containers": [{"name": "main", "image": "i"}]}}, primary="main")
+    await world.run(run_spec=run_pb2.RunSpec(max_action_concurrency=2))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        children = [await world.child(name) for name in ("c1", "c2", "c3")]
+        for child in children[:2]:
+            await machine.launched(child)
+            machine.begin(child)
+            await world.reaches(child, Phase.RUNNING)
+        assert WorkId(children[2], 1) not in machine.attempts
+    found = [started(WorkId(key, 1), world) for key in (ROOT, *children[:2])]
+    async with world.server(*found) as (controller, machine):
+        await asyncio.sleep(5)
+        assert (controller.slots.active, controller.slots.waiting, machine.attempts) == (2, 1, {})
+        await world.succeed(machine, children[0])
+        attempt = await machine.launched(children[2])
+        assert place == "process" or attempt.work.manifest["spec"]["containers"]  # type: ignore[union-attr]  # a Pod
+        assert controller.slots.active == 2
+
+
+async def test_queues_bound_runs_together(world: World) -> None:
+    """One of those that name it begins when the other has ended."""
+    world.queues = {"narrow": 1}
+    other = ROOT._replace(run="r2")
+    for key in (ROOT, other):
+        await world.run(key=key, run_spec=run_pb2.RunSpec(queue="narrow"))
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        await asyncio.sleep(1)
+        assert WorkId(other, 1) not in machine.attempts
+        await world.succeed(machine, ROOT)
+        await machine.launched(other)
+        assert (controller.slots.active, controller.slots.waiting) == (1, 0)

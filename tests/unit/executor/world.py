@@ -203,6 +203,7 @@ class World:
     base: str
     capacity: Capacity
     describe: Callable[[TaskContext], TaskWork] = registry.describe
+    queues: dict[str, int] = field(default_factory=dict)
     servers: list[Controller] = field(default_factory=list)
 
     @asynccontextmanager
@@ -222,7 +223,7 @@ class World:
             store=self.store,
             describe=self.describe,
             launcher=machine,
-            slots=Slots(self.capacity),
+            slots=Slots(self.capacity, self.queues),
             caching=Caching(catalog=cache, ledger=self.ledger, store=self.store),
             clock=self.clock,
             options=Options(
@@ -246,6 +247,7 @@ class World:
         key: ActionKey = ROOT,
         cache_key: str = "",
         length: float = 0.0,
+        run_spec: run_pb2.RunSpec | None = None,
     ) -> ActionKey:
         """Creates a run of one task. ``length``: of a core-sleep, in seconds."""
         encoded = EncodedSpec.of(task or spec())
@@ -262,7 +264,7 @@ class World:
         )
         run = Run(
             key=key.run_key,
-            run_spec=run_pb2.RunSpec().SerializeToString(),
+            run_spec=(run_spec or run_pb2.RunSpec()).SerializeToString(),
             labels={},
             source=0,
             request_id=None,
