@@ -25,7 +25,7 @@ from flyte_unified.executor.judge import Judge, Options
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.sleep import Watch
 from flyte_unified.executor.slots import Claim, Slots
-from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, WorkId
+from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, Unlaunchable, WorkId
 from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
 from flyte_unified.plugins.api import Pod, Process, Refusal, Resource, Runnable, TaskContext, Timer, Work
 from flyte_unified.storage.api import DataStore
@@ -452,7 +452,7 @@ class Controller:
             live.see(observed=None)
             if not isinstance(error, FlyteUnifiedError) or isinstance(error, Unavailable):
                 raise
-            live.see(work=Refusal("LaunchFailed", error.message))
+            live.see(work=Refusal(error.reason if isinstance(error, Unlaunchable) else "LaunchFailed", error.message))
             return
         self._lighten(live)
 

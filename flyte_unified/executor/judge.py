@@ -76,6 +76,8 @@ class Judge:
         context = await self.context(action)
         ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
         ending = observed.exit if observed is not None and observed.exit is not None else Exit()
+        if isinstance(work, Process):
+            ending = replace(ending, fault=work.fault(ending))
         result = outcome.judge(
             error_file=await self._read(f"{context.output_prefix}/error.pb"),
             outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),

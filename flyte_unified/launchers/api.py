@@ -13,13 +13,21 @@ from typing import NamedTuple, Protocol
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.core.errors import FailedPrecondition, InvalidArgument
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.plugins.api import Exit, Runnable
 
 INTERPRETER = "FLYTE_UNIFIED_PYTHON"
 """The variable with which a task or a run chooses the Python that its local processes run in."""
+
+
+class Unlaunchable(FailedPrecondition):
+    """An attempt that can't run here as it asks until somebody changes something. ``reason`` is its error's code."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class WorkId(NamedTuple):
@@ -94,7 +102,7 @@ class Launcher(Protocol):
         """Begins, and tells what runs already (its Started) or ended unseen (its Ended)."""
 
     async def launch(self, attempt: Attempt) -> None:
-        """Starts it unless it runs already. Raises FlyteUnifiedError when it can't."""
+        """Starts it unless it runs already. Raises FlyteUnifiedError when it can't: Unlaunchable where its user can mend it."""
 
     async def kill(self, work: WorkId, *, grace: float) -> None:
         """Asks it to end, and makes it end after ``grace`` seconds. Its Ended follows."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from flyteidl2.connector import connector_pb2
@@ -50,37 +51,19 @@ class Resources:
     memory: int = 0
     """Bytes"""
     memory_limit: int = 0
+    cpu_limit: float = 0.0
+    """Kept of containers alone."""
     gpu: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """A local process."""
-
-    arguments: tuple[str, ...]
-    environment: Mapping[str, str]
-    """What the task and the run ask for; the launcher's own comes below it, the system's above."""
-    system: Mapping[str, str]
-    resources: Resources
-    links: tuple[execution_pb2.TaskLog, ...] = ()
-    """Of the task's own making: where else people may look while it runs."""
-    secrets: tuple[security_pb2.Secret, ...] = ()
-    """By reference: whoever launches it looks their values up, so that no work holds one."""
-
-
 @dataclass(frozen=True, slots=True)
-class Timer:
-    """Nothing runs: the attempt succeeds after a time that its inputs tell. ``seconds`` raises InvalidArgument."""
+class Need:
+    """What has to be where a process runs before it can: a module of its Python, or a program."""
 
-    seconds: Callable[[common_pb2.Inputs], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """This server can't run it; ``message`` says what would."""
-
-    code: str
-    message: str
+    name: str
+    advice: str
+    """How to come by it. May hold ``{python}``, the interpreter."""
+    program: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +87,39 @@ class Exit:
     out_of_memory: bool = False
     fault: Fault | None = None
     """Weighs more than the code; less than what the attempt's files say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A local process."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    """What the task and the run ask for; the launcher's own comes below it, the system's above."""
+    system: Mapping[str, str]
+    resources: Resources
+    links: tuple[execution_pb2.TaskLog, ...] = ()
+    """Of the task's own making: where else people may look while it runs."""
+    secrets: tuple[security_pb2.Secret, ...] = ()
+    """By reference: whoever launches it looks their values up, so that no work holds one."""
+    needs: tuple[Need, ...] = ()
+    fault: Callable[[Exit], Fault | None] = attrgetter("fault")
+    """What its end means, where an exit code is the task's own word and not the runtime's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Nothing runs: the attempt succeeds after a time that its inputs tell. ``seconds`` raises InvalidArgument."""
+
+    seconds: Callable[[common_pb2.Inputs], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """This server can't run it; ``message`` says what would."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,19 @@ _ORG = "local"
 
 
 def describe(context: TaskContext) -> Work:
-    """The process of a task whose command is the SDK's runtime; a refusal for any other container."""
+    """The process of a task whose command is the SDK's runtime; a refusal for any other."""
+    work = command(context)
+    if isinstance(work, Refusal) or (work.arguments and posixpath.basename(work.arguments[0]) in RUNTIMES):
+        return work
+    return Refusal(
+        "UnsupportedTaskType",
+        f"task {context.spec.task_template.id.name!r} starts the SDK's runtime by another program "
+        f"({work.arguments[0] if work.arguments else 'no command'}); on a laptop its command has to begin with it",
+    )
+
+
+def command(context: TaskContext) -> Process | Refusal:
+    """The process of a task that has a command of its own, whatever it is."""
     template = context.spec.task_template
     if template.HasField("container"):
         container = template.container
@@ -52,12 +64,6 @@ def describe(context: TaskContext) -> Work:
         resources = _resources(_texts(asked.get("requests")), _texts(asked.get("limits")))
     else:
         return Refusal("BadTaskSpecification", f"a task of type {template.type!r} without container or pod can't run here")
-    if not arguments or posixpath.basename(arguments[0]) not in RUNTIMES:
-        return Refusal(
-            "UnsupportedTaskType",
-            f"task {template.id.name!r} runs a container image of its own ({arguments[0] if arguments else 'no command'}); "
-            "on a laptop that takes podman or docker, in a cluster it runs as a pod",
-        )
     environment |= {entry.key: entry.value for entry in context.run_spec.envs.values}
     known = variables(context)
     return Process(
@@ -150,6 +156,7 @@ def _resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> Resour
         cpu=asked("cpu"),
         memory=int(asked("memory")),
         memory_limit=int(quantity(limit, field="resources.memory")) if limit else 0,
+        cpu_limit=quantity(limits["cpu"], field="resources.cpu") if limits.get("cpu") else 0.0,
         gpu=int(max(asked("gpu"), asked("nvidia.com/gpu"))),
     )
 

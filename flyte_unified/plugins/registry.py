@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flyte_unified.plugins import container, sleep
+from flyte_unified.plugins import container, local, sleep
 from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
 from flyte_unified.plugins.connectors import nothing_to_run
-
-_OPERATORS = {
-    "clustered": "JobSet in a cluster",
-    "clustered-task": "JobSet in a cluster",
-    "dask": "the Dask operator in a cluster",
-    "mpi": "Kubeflow's training operator in a cluster",
-    "pytorch": "Kubeflow's training operator in a cluster",
-    "ray": "KubeRay in a cluster",
-    "spark": "the Spark operator in a cluster",
-    "tensorflow": "Kubeflow's training operator in a cluster",
-}
 
 _PLUGINS = {"core-sleep": sleep.describe}
 
@@ -37,8 +26,8 @@ def describe(context: TaskContext, *, connectors: Callable[[TaskContext], Job | 
         return own(context)
     if (job := connectors(context)) is not None:
         return job
-    if (operator := _OPERATORS.get(template.type)) is not None:
-        return Refusal("UnsupportedTaskType", f"a task of type {template.type!r} is run by {operator}, not on a laptop")
+    if template.type in local.TYPES:
+        return local.describe(context)
     if nothing_to_run(template):
         return Refusal(
             "UnsupportedTaskType",

@@ -11,6 +11,7 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.launchers.processes.needs import Needs
 from flyte_unified.launchers.processes.secrets import Reveal, Secrets
 from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
@@ -46,6 +47,7 @@ class ProcessAttempts:
         self._warm = warm
         self._log_limit = log_limit
         self._secrets = Secrets(reveal)
+        self._needs = Needs()
         self._begins: dict[WorkId, asyncio.Event] = {}
         self._chosen: dict[WorkId, Path] = {}
         self._surroundings = Surroundings(environment)
@@ -80,6 +82,7 @@ class ProcessAttempts:
         environment = self._surroundings.environment(work.environment, work.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
+        await self._needs.check(work.needs, interpreter, environment)
         await self._processes.launch(
             ProcessWork(
                 id=str(attempt.id),

@@ -12,6 +12,9 @@ from flyte_unified.launchers.processes.interpreters import Interpreter
 RUNTIME = str(Path(__file__).with_name("a0.py"))
 """The SDK's task program: what its console script ``a0`` does, and more."""
 
+_FORMS = {name: str(Path(__file__).with_name(f"{name}.py")) for name in ("a0_clustered", "a0_dask", "a0_pytorch")}
+"""The same within the local form of what takes several machines elsewhere."""
+
 _LIBRARIES = (
     *("PYTHON", "LD_", "DYLD_", "GLIBC_", "MALLOC_", "LC_", "SSL_", "OPENSSL_", "FSSPEC_"),
     *("OMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "KMP_", "VECLIB_", "NUMEXPR_"),
@@ -38,6 +41,8 @@ def resolve(argv: tuple[str, ...], interpreter: Interpreter, *, env: Mapping[str
         return Program((str(interpreter.path), *rest))
     if name == "a0":
         return Program((str(interpreter.path), RUNTIME, *rest), RUNTIME, (RUNTIME, *rest))
+    if name in _FORMS:
+        return Program((str(interpreter.path), _FORMS[name], *rest))
     script = _find(name, interpreter, env)
     if script is None:
         return Program(argv)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from flyteidl2.core import security_pb2
 
-from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.launchers.api import Unlaunchable
 from flyte_unified.launchers.processes.work import PrivateFiles
 from flyte_unified.plugins import secrets as names
 
@@ -38,11 +39,14 @@ class Secrets:
         self._files = False
 
     async def given(self, wanted: Iterable[security_pb2.Secret], key: ActionKey) -> Given:
-        """Raises NotFound for a secret that there is not, FailedPrecondition for one that can't be given here as asked."""
+        """Raises Unlaunchable: there is no such secret, or it can't be given here as asked."""
         variables: dict[str, str] = {}
         files: dict[str, bytes] = {}
         for secret in wanted:
-            value = await self._reveal(key.project, key.domain, secret.key)
+            try:
+                value = await self._reveal(key.project, key.domain, secret.key)
+            except NotFound as error:
+                raise Unlaunchable("SecretNotFound", error.message) from error
             if names.is_file(secret):
                 await self._check_files(secret)
                 files |= dict.fromkeys(names.paths(secret), value) | files  # groups may share a key; the first has it
@@ -56,12 +60,13 @@ class Secrets:
     async def _check_files(self, secret: security_pb2.Secret) -> None:
         """Tried out once, on a process that does nothing else; again while it fails, as that can be mended."""
         if not self._files and (refused := await _refused()):
-            raise FailedPrecondition(
+            raise Unlaunchable(
+                "SecretUnavailable",
                 f"secret {secret.key!r} is asked for as a file in {names.DIRECTORY}, which takes a mount namespace of "
                 f"the task's own, and this machine gives none: {refused}. Ask for it as a variable, "
                 f'flyte.Secret(key={secret.key!r}, as_env_var="NAME"); or allow namespaces to ordinary users: sysctl '
                 "kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, and on Ubuntu "
-                "kernel.apparmor_restrict_unprivileged_userns=0"
+                "kernel.apparmor_restrict_unprivileged_userns=0",
             )
         self._files = True
 
@@ -83,9 +88,10 @@ def _text(secret: security_pb2.Secret, value: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or len(value) > _LONGEST:
-        raise FailedPrecondition(
+        raise Unlaunchable(
+            "SecretUnavailable",
             f"secret {secret.key!r} can be no environment variable: one holds text (UTF-8) without null bytes, at most "
             f"{_LONGEST >> 10} KiB. Ask for it as a file: "
-            f"flyte.Secret(key={secret.key!r}, mount=pathlib.Path({names.DIRECTORY!r}))"
+            f"flyte.Secret(key={secret.key!r}, mount=pathlib.Path({names.DIRECTORY!r}))",
         )
     return text

@@ -344,7 +344,7 @@ async def test_a_reservation_is_waited_for(world: World) -> None:
 @pytest.mark.parametrize(
     ("task", "code"),
     [
-        (spec("spark"), "UnsupportedTaskType"),
+        (spec("mpi"), "UnsupportedTaskType"),
         (spec(command="/bin/echo"), "UnsupportedTaskType"),
         (spec(gpu="1"), "ResourcesUnavailable"),
         (spec(cpu="many"), "BadTaskSpecification"),
