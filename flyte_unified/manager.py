@@ -19,6 +19,7 @@ from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, State
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.artifacts.handlers import ArtifactsHandlers
+from flyte_unified.artifacts.produced import Produced
 from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.cache.handlers import CacheHandlers, ScopedCacheHandlers
 from flyte_unified.cache.service import Cache
@@ -228,6 +229,7 @@ class Manager:
             secrets=self._secrets,
             scheduler=Scheduler(
                 triggers=self._triggers,
+            produced=Produced(artifacts=self._artifacts, clock=clock),
                 create=creator.create,
                 clock=clock,
                 catch_up=CatchUp(Policy(triggers.catch_up), triggers.catch_up_limit),

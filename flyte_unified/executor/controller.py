@@ -21,12 +21,12 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor import policy, reconcile, records
 from flyte_unified.executor.caching import Caching
-from flyte_unified.executor.judge import Judge, Options
+from flyte_unified.executor.judge import Judge, Options, Produced
 from flyte_unified.executor.reconcile import Cached, Do, Observed, Record, Slot, Step, View, Wait
 from flyte_unified.executor.sleep import Watch
 from flyte_unified.executor.slots import Claim, Slots
 from flyte_unified.launchers.api import Attempt, Ended, Event, Launcher, Progress, Started, Unlaunchable, WorkId
-from flyte_unified.ledger.api import Action, ActionType, Ledger, Move, Retry
+from flyte_unified.ledger.api import Action, ActionType, Beside, Ledger, Move, Retry
 from flyte_unified.plugins.api import Pod, Process, Refusal, Resource, Runnable, TaskContext, Timer, Work
 from flyte_unified.storage.api import DataStore
 
@@ -68,6 +68,7 @@ class Controller:
         launcher: Launcher,
         slots: Slots,
         caching: Caching,
+        produced: Produced,
         clock: Clock,
         options: Options,
         epoch: int | None = None,
@@ -77,7 +78,7 @@ class Controller:
         self._queue = queue
         self._describe = describe
         self._launcher = launcher
-        self._judge = Judge(ledger=ledger, store=store, caching=caching, clock=clock, options=options)
+        self._judge = Judge(ledger=ledger, store=store, caching=caching, produced=produced, clock=clock, options=options)
         self._slots = slots
         self._caching = caching
         self._clock = clock
@@ -365,15 +366,16 @@ class Controller:
         elif step is Do.START:
             await self._start(live)
         elif step is Do.JUDGE:
-            await self._record(live, *await self._judge.steps(live.view))
+            steps, beside = await self._judge.verdict(live.view)
+            await self._record(live, *steps, beside=beside)
         elif step is Do.KILL:
             await self._kill(live)
         elif step is Do.FORGET:
             await self._forget(live)
 
-    async def _record(self, live: _Live, *steps: Move | Retry) -> None:
+    async def _record(self, live: _Live, *steps: Move | Retry, beside: Beside | None = None) -> None:
         key = live.view.action.key
-        changed = await self._ledger.move(key, *steps, epoch=self._epoch, known=live.view.action)
+        changed = await self._ledger.move(key, *steps, epoch=self._epoch, known=live.view.action, beside=beside)
         for action in changed:
             self._observe(action)
         if not changed:  # somebody else was faster: look again

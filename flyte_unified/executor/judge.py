@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from flyteidl2.task import common_pb2
 
+from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.clock import Clock, Micros
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -15,7 +16,7 @@ from flyte_unified.executor import outcome, policy, reconcile, records
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.reconcile import View
 from flyte_unified.launchers.api import INTERPRETER
-from flyte_unified.ledger.api import Action, Failure, Ledger, Move, Retry
+from flyte_unified.ledger.api import Action, Beside, Failure, Ledger, Move, Retry
 from flyte_unified.plugins.api import Exit, Pod, Process, TaskContext, Work
 from flyte_unified.plugins.container import wants_inputs
 from flyte_unified.storage.api import DataStore
@@ -38,13 +39,36 @@ class Options:
 
 
 class Judge:
+class Promise(NamedTuple):
+    """What is to be written with a success, and what the attempt's record is to say of it."""
+
+    beside: Beside | None
+    told: run_definition_pb2.ActionAttempt
+
+
+class Produced(Protocol):
+    """Registers what tasks declare to have produced."""
+
+    async def promise(self, action: Action, outputs: common_pb2.Outputs, *, by: str) -> Promise: ...
+
+
+class Verdict(NamedTuple):
+    """What the ledger is to be told of an attempt, and what to write with its success."""
+
+    steps: tuple[Move | Retry, ...]
+    beside: Beside | None
+
+
     """Decides nothing of its own: ``outcome`` and ``reconcile`` do, from what this reads."""
 
-    def __init__(self, *, ledger: Ledger, store: DataStore, caching: Caching, clock: Clock, options: Options) -> None:
+    def __init__(
+        self, *, ledger: Ledger, store: DataStore, caching: Caching, produced: Produced, clock: Clock, options: Options
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._caching = caching
         self._clock = clock
+        self._produced = produced
         self._options = options
 
     async def context(self, action: Action) -> TaskContext:
@@ -70,8 +94,8 @@ class Judge:
         """Raises NotFound."""
         return common_pb2.Inputs.FromString(await self._store.get(action.input_uri))
 
-    async def steps(self, view: View) -> tuple[Move | Retry, ...]:
-        """What the ledger is to be told of an attempt whose process is gone."""
+    async def verdict(self, view: View) -> Verdict:
+        """Of an attempt whose process is gone."""
         action, observed, work = view.action, view.observed, view.work
         context = await self.context(action)
         ended = observed.ended_at if observed is not None and observed.ended_at is not None else self._clock.now()
@@ -79,17 +103,24 @@ class Judge:
         if isinstance(work, Process):
             ending = replace(ending, fault=work.fault(ending))
         result = outcome.judge(
+        outputs = await self._read(f"{context.output_prefix}/outputs.pb")
             error_file=await self._read(f"{context.output_prefix}/error.pb"),
-            outputs_file=await self._read(f"{context.output_prefix}/outputs.pb"),
+            outputs_file=outputs,
             outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
             ending=ending,
             environment=_environment(work, self._options.interpreter),
         )
         before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
         last: Move | Retry
+        details = records.joined(observed.details if observed is not None else None, records.end(ending, at=ended))
+        beside = None
         if isinstance(result, outcome.Succeeded):
             last = await self._succeeded(action, context, ended)
         elif view.draining:  # whatever the task says of it: we ended it
+            if outputs is not None and context.spec.task_template.metadata.produces_artifacts:
+                produced = common_pb2.Outputs.FromString(outputs)
+                beside, told = await self._produced.promise(action, produced, by=context.run.created_by)
+                details = records.joined(details, told)
             last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
         else:
             last = reconcile.failed(
@@ -100,8 +131,7 @@ class Judge:
                 system_backoff=self._options.system_backoff,
                 at=ended,
             )
-        details = records.end(ending, at=ended)
-        return (*before, replace(last, details=records.joined(observed.details if observed is not None else None, details)))
+        return Verdict((*before, replace(last, details=details)), beside)
 
     async def _succeeded(self, action: Action, context: TaskContext, at: Micros) -> Move:
         report = f"{context.output_prefix}/report.html"

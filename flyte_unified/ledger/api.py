@@ -5,7 +5,7 @@ from flyte_unified.ledger.changes import Changes, Children, Everything, OneActio
 from flyte_unified.ledger.model import NO_TASK, Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
 from flyte_unified.ledger.moves import error_info, first_record, record_of
 from flyte_unified.ledger.records import merge
-from flyte_unified.ledger.service import Ledger
+from flyte_unified.ledger.service import Beside, Ledger
 from flyte_unified.ledger.signals import check_signal, signal
 from flyte_unified.ledger.store import EXECUTOR, action_from, run_from
 
@@ -27,6 +27,7 @@ __all__ = [
     "Retry",
     "Roots",
     "Run",
+    "Beside",
     "Subscription",
     "TaskId",
     "WholeRun",

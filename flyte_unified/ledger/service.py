@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeVar
 
 from flyteidl2.task import run_pb2, task_definition_pb2
@@ -15,7 +16,8 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
-from flyte_unified.db.api import Database, Work
+from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.ledger import store
 from flyte_unified.ledger.births import EncodedSpec
 from flyte_unified.ledger.changes import Changes, Children, OneAction, Scope
@@ -25,6 +27,17 @@ T = TypeVar("T")
 
 _SPECS = 512
 _RUNS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What another room writes in the transaction of a success: it is there if the success is, and once.
+
+    ``committed`` hears of the work's result after the commit; other replicas do too.
+    """
+
+    work: Callable[[], Work[list[Notice]]]
+    committed: Callable[[list[Notice]], None]
 
 
 class Ledger:
@@ -50,16 +63,37 @@ class Ledger:
         return added
 
     async def move(
-        self, key: ActionKey, *steps: Move | Retry, epoch: int | None = None, known: Action | None = None
+        self,
+        key: ActionKey,
+        *steps: Move | Retry,
+        epoch: int | None = None,
+        known: Action | None = None,
+        beside: Beside | None = None,
     ) -> list[Action]:
         """Applies the steps that are legal, in one transaction; what changed, the action itself first, then what it took along.
 
         An empty list means that no step was legal: the action is past them. ``known``, its row as the caller last saw it,
-        spares a look; ``epoch`` is that of the leader who decides (see ``take_lead``). Raises NotFound; NotLeader when another
-        leads by now, and then has written nothing.
+        spares a look; ``epoch`` is that of the leader who decides (see ``take_lead``); ``beside`` is written where the action
+        succeeds by this. Raises NotFound; NotLeader when another leads by now, and then has written nothing.
         """
         now = self._clock.now()
-        return await self._commit(lambda: store.move(key, steps, now=now, epoch=epoch, known=known), lambda changed: changed)
+
+        def work() -> Work[list[Action]]:
+            return store.move(key, steps, now=now, epoch=epoch, known=known)
+
+        if beside is None:
+            return await self._commit(work, lambda changed: changed)
+        return await self._commit_beside(work, beside)
+
+    async def report(self, reports: Sequence[Report]) -> list[FlyteUnifiedError | None]:
+        """Keeps what a client says of its own actions, in one transaction; what was wrong with each report."""
+        _, wrong = await self._commit(lambda: store.report(reports), lambda result: result[0], single=False)
+        return wrong
+
+    async def abort_run(self, key: RunKey, *, reason: str, principal: str = "") -> None:
+        """Aborts every live action of a run."""
+        now = self._clock.now()
+        await self._commit(lambda: store.abort_run(key, now=now, reason=reason, principal=principal), list, single=False)
 
     async def take_lead(self, name: str, epoch: int, holder: str) -> None:
         """From now on no move of an earlier epoch is written, where ``name`` is EXECUTOR.
@@ -168,6 +202,21 @@ class Ledger:
             changed=lambda result: [action.key for action in changed(result)],
             single=single,
         )
+
+    async def _commit_beside(self, moved: Callable[[], Work[list[Action]]], beside: Beside) -> list[Action]:
+        def work() -> Work[tuple[list[Action], list[Notice]]]:
+            changed = yield from moved()
+            succeeded = bool(changed) and changed[0].phase is Phase.SUCCEEDED
+            return changed, (yield from beside.work()) if succeeded else []
+
+        def then(result: tuple[list[Action], list[Notice]]) -> None:
+            self.changes.publish(result[0])
+            beside.committed(result[1])
+
+        changed, _ = await self._database.write(
+            work, then=then, changed=lambda result: [*(action.key for action in result[0]), *result[1]]
+        )
+        return changed
 
 
 K = TypeVar("K")

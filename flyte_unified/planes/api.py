@@ -17,7 +17,7 @@ from flyte_unified.dataproxy.logs import Lines
 from flyte_unified.db.api import Database
 from flyte_unified.executor.caching import Caching, Catalog
 from flyte_unified.executor.controller import Controller
-from flyte_unified.executor.judge import Options
+from flyte_unified.executor.judge import Options, Produced
 from flyte_unified.executor.slots import Slots
 from flyte_unified.launchers.api import Launcher
 from flyte_unified.ledger.api import Ledger
@@ -64,6 +64,7 @@ class Parts:
     ledger: Ledger
     store: DataStore
     catalog: Catalog
+    produced: Produced
     clock: Clock
     options: Options
     queues: Queues
@@ -93,6 +94,7 @@ class Parts:
             launcher=launcher,
             slots=slots,
             caching=Caching(catalog=self.catalog, ledger=self.ledger, store=self.store),
+            produced=self.produced,
             clock=self.clock,
             options=self.options,
             epoch=epoch,

@@ -16,6 +16,8 @@ from flyteidl2.workflow import run_definition_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from flyte_unified.actions.queue import Rows
+from flyte_unified.artifacts.produced import Produced
+from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.cache.service import Cache
 from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -34,6 +36,7 @@ from flyte_unified.plugins.api import Exit, TaskContext
 from flyte_unified.plugins.api import Work as TaskWork
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
+from flyte_unified.triggers.service import Triggers
 from tests.virtual_time import LoopClock
 
 T = TypeVar("T")
@@ -202,6 +205,7 @@ class World:
     database: SQLiteDatabase
     base: str
     capacity: Capacity
+    artifacts: Artifacts
     describe: Callable[[TaskContext], TaskWork] = registry.describe
     queues: dict[str, int] = field(default_factory=dict)
     servers: list[Controller] = field(default_factory=list)
@@ -225,6 +229,7 @@ class World:
             launcher=machine,
             slots=Slots(self.capacity, self.queues),
             caching=Caching(catalog=cache, ledger=self.ledger, store=self.store),
+            produced=Produced(artifacts=self.artifacts, clock=self.clock),
             clock=self.clock,
             options=Options(
                 endpoint=lambda run: f"localhost:1/t/{run.run}",
@@ -330,6 +335,10 @@ class World:
         await self.ledger.move(key, Move(to=Phase.ABORTED, reason="enough"))
 
 
+async def _nothing(*_: str) -> None:
+    """Every project will do."""
+
+
 @asynccontextmanager
 async def world_in(directory: Path, *, capacity: Capacity | None = None) -> AsyncIterator[World]:
     clock = Clock()
@@ -338,7 +347,11 @@ async def world_in(directory: Path, *, capacity: Capacity | None = None) -> Asyn
     await database.start()
     try:
         ledger = Ledger(database=database, clock=clock)
-        yield World(clock, store, ledger, database, store.base("objects"), capacity or Capacity(cpu=2.0, memory=1 << 30))
+        artifacts = Artifacts(
+            database=database, triggers=Triggers(database=database, clock=clock), clock=clock, require_project=_nothing
+        )
+        room = capacity or Capacity(cpu=2.0, memory=1 << 30)
+        yield World(clock, store, ledger, database, store.base("objects"), room, artifacts)
         ledger.changes.close()
     finally:
         await database.stop()
