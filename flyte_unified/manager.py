@@ -73,11 +73,11 @@ from flyte_unified.tasks.service import Tasks
 from flyte_unified.triggers.catchup import CatchUp, Policy
 from flyte_unified.triggers.handlers import TriggersHandlers
 from flyte_unified.triggers.inputs import stored_inputs
+from flyte_unified.triggers.offers import Offers
 from flyte_unified.triggers.scheduler import Scheduler
 from flyte_unified.triggers.service import Triggers
 
 if TYPE_CHECKING:
-from flyte_unified.triggers.offers import Offers
     from flyte_unified.db.feed import Feed
 
 
@@ -107,13 +107,13 @@ class Manager:
         tasks = Tasks(
             database=self._database, ledger=self._ledger, projects=self.projects, triggers=self._triggers, clock=clock
         )
+        self._artifacts = Artifacts(
+            database=self._database, triggers=self._triggers, clock=clock, require_project=self.projects.check
+        )
         self._cache = Cache(
             database=self._database,
             clock=clock,
             heartbeat=settings.cache.reservation_heartbeat,
-        self._artifacts = Artifacts(
-            database=self._database, triggers=self._triggers, clock=clock, require_project=self.projects.check
-        )
             grace=settings.cache.reservation_grace,
         )
         self._secrets = TableVault(database=self._database, key=key)
@@ -230,6 +230,7 @@ class Manager:
             scheduler=Scheduler(
                 triggers=self._triggers,
             produced=Produced(artifacts=self._artifacts, clock=clock),
+                offers=Offers(find=self._artifacts.find, specs=tasks),
                 create=creator.create,
                 clock=clock,
                 catch_up=CatchUp(Policy(triggers.catch_up), triggers.catch_up_limit),
@@ -238,7 +239,6 @@ class Manager:
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
         try:
-                offers=Offers(find=self._artifacts.find, specs=tasks),
             from flyte_unified.planes.cluster import Cluster  # a laptop has no need of it
         except ModuleNotFoundError as error:
             raise FailedPrecondition(
@@ -336,6 +336,8 @@ class Manager:
         )
         triggers = TriggersHandlers(triggers=self._triggers, tasks=tasks, projects=self.projects, identities=identities)
         self.registry.add("flyteidl2.trigger.TriggerService", triggers)
+        artifacts = ArtifactsHandlers(artifacts=self._artifacts, identities=identities)
+        self.registry.add("flyteidl2.artifact.ArtifactService", artifacts)
         self.registry.add("flyteidl2.cacheservice.CacheService", CacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.cacheservice.v2.CacheService", ScopedCacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
@@ -358,8 +360,6 @@ class Manager:
 
             server = Server(
                 settings=self._settings,
-        artifacts = ArtifactsHandlers(artifacts=self._artifacts, identities=identities)
-        self.registry.add("flyteidl2.artifact.ArtifactService", artifacts)
                 address=self.address,
                 interpreter=str(self.interpreter),
                 database=self._database,
