@@ -221,6 +221,7 @@ class Manager:
             ledger=self._ledger,
             store=self._store,
             catalog=self._cache,
+            produced=Produced(artifacts=self._artifacts, clock=clock),
             clock=clock,
             options=self._options(tokens),
             queues=self._queues,
@@ -229,7 +230,6 @@ class Manager:
             secrets=self._secrets,
             scheduler=Scheduler(
                 triggers=self._triggers,
-            produced=Produced(artifacts=self._artifacts, clock=clock),
                 offers=Offers(find=self._artifacts.find, specs=tasks),
                 create=creator.create,
                 clock=clock,
