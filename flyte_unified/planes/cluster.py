@@ -166,7 +166,7 @@ class Cluster:
             logs=logs,
             clock=parts.clock,
             readers=self._operators.readers,
-            lost=settings.pods.node_lost_grace,
+            patience=patience(settings.pods),
         )
         return parts.controller(
             queue=mirror,

@@ -159,6 +159,11 @@ class Objects:
             item.tell_at = item.tell_at or self._now() + self._quiet
             self._poke(item)
 
+    def look(self, namespace: str, name: str) -> None:
+        """What another object tells of this one has changed."""
+        if (obj := self._informer.get(name, namespace)) is not None:
+            self._changed("MODIFIED", obj)
+
     # What happens
 
     def _changed(self, change: str, obj: Object) -> None:

@@ -13,10 +13,10 @@ from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.names import object_name
 from flyte_unified.kube.kinds import Object
 from flyte_unified.launchers.api import WorkId
+from flyte_unified.plugins.operators.kinds import MANAGED
 
-MANAGED = "flyte.org/managed"
 DONE = "flyte.org/done"
-"""Labels: ours, and such that its end is known. What is done is followed no longer, however long its owner keeps it."""
+"""Label: its end is known. What is done is followed no longer, however long its owner keeps it."""
 SELECTOR = f"{MANAGED}=true,!{DONE}"
 WORK = "flyte.org/work"
 """Annotation: the attempt."""

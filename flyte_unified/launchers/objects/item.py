@@ -21,7 +21,7 @@ _MOST_EVENTS = 50
 
 
 class Reader(Protocol):
-    """What objects of one kind mean. All but ``locate`` is pure."""
+    """What objects of one kind mean, by what is known here. Nothing but ``locate`` asks."""
 
     propagation: str
     """Foreground where what an object made must be gone before it counts as ended."""

@@ -9,7 +9,7 @@ from flyte_unified.kube.kinds import Kind
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Fault
 
-_QUOTA = "exceeded quota"
+QUOTA = "exceeded quota"
 _MENDABLE = ("cannot create resource", "error looking up service account")
 """Rights and accounts that somebody may still add: a new namespace has its default account a moment later."""
 _ENDING = "is being terminated"
@@ -45,7 +45,7 @@ Meaning = Full | Later | Fault
 def meaning(error: KubeError, kind: Kind) -> Meaning:
     """A Fault is final for the attempt."""
     if isinstance(error, Forbidden) and error.status == 403:
-        if _QUOTA in error.message:
+        if QUOTA in error.message:
             return Full(error.message)
         if any(words in error.message for words in _MENDABLE):
             return Later(error.message)

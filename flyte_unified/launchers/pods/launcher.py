@@ -10,9 +10,9 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.kinds import PODS, Object
 from flyte_unified.launchers.api import Attempt, Event, WorkId
 from flyte_unified.launchers.objects.engine import Objects, Owner
+from flyte_unified.launchers.objects.events import ClusterEvents
 from flyte_unified.launchers.objects.identity import work_of
 from flyte_unified.launchers.objects.logs import LogKeeper
-from flyte_unified.launchers.pods.events import PodEvents
 from flyte_unified.launchers.pods.reader import PodReader, trim
 from flyte_unified.plugins.api import Pod
 from flyte_unified.plugins.pods import records
@@ -53,7 +53,7 @@ class PodLauncher:
             quiet=quiet,
             trim=trim,
         )
-        self._events = PodEvents(kube, namespace=scope, on_event=self._heard)
+        self._events = ClusterEvents(kube, kind=PODS.kind, namespace=scope, on_event=self._heard)
 
     def __len__(self) -> int:
         """How many attempts are followed."""

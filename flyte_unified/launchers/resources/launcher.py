@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,16 +18,20 @@ from flyte_unified.core.names import object_name
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Away, KubeError, Missing, Throttled
 from flyte_unified.kube.informer import pause
-from flyte_unified.kube.kinds import Kind
+from flyte_unified.kube.kinds import Kind, Object
 from flyte_unified.launchers.api import Attempt, Ended, Event, WorkId
 from flyte_unified.launchers.objects import refusals
 from flyte_unified.launchers.objects.engine import Objects, Owner
-from flyte_unified.launchers.objects.identity import SELECTOR
+from flyte_unified.launchers.objects.events import ClusterEvents
+from flyte_unified.launchers.objects.identity import SELECTOR, work_of
 from flyte_unified.launchers.objects.logs import LogKeeper
+from flyte_unified.launchers.resources.leaders import Leaders
 from flyte_unified.launchers.resources.reader import ResourceReader, notes
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit, Fault, Resource, State
-from flyte_unified.plugins.operators.kinds import RESOURCE_NAME_LIMIT
+from flyte_unified.plugins.operators.kinds import CREATORS, RESOURCE_NAME_LIMIT
+from flyte_unified.plugins.pods import records
+from flyte_unified.plugins.pods.config import Patience
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +45,7 @@ class _Followed:
     """``waiting`` are those whose kind is not followed yet."""
 
     objects: Objects
+    events: tuple[ClusterEvents, ...] = ()
     ready: bool = False
     starting: asyncio.Task[None] | None = None
     waiting: dict[WorkId, Resource] = field(default_factory=dict)
@@ -48,8 +54,8 @@ class _Followed:
 class ResourceLauncher:
     """``readers`` says of each kind what its objects tell, also of those that an earlier leader made.
 
-    ``namespace`` is where an action's resource is, ``scope`` the one namespace of all of them, or empty for any. ``lost`` is
-    how many seconds what a deleted resource made may take to go. Resources outlive this process: ``stop`` ends none.
+    ``namespace`` is where an action's resource is, ``scope`` the one namespace of all of them, or empty for any. ``patience``
+    is with pods that don't start, and with what a deleted resource made. Resources outlive this process: ``stop`` ends none.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class ResourceLauncher:
         logs: LogKeeper,
         clock: Clock,
         readers: Mapping[Kind, Told],
-        lost: float = 120.0,
+        patience: Patience,
         quiet: float = 10.0,
     ) -> None:
         self._kube = kube
@@ -72,7 +78,8 @@ class ResourceLauncher:
         self._logs = logs
         self._clock = clock
         self._readers = readers
-        self._lost = lost
+        self._patience = patience
+        self._leaders = Leaders(kube, namespace=scope, patience=patience, on_change=self._look)
         self._quiet = quiet
         self._on_event: Callable[[Event], None] = lambda _: None
         self._kinds: dict[Kind, _Followed] = {}
@@ -80,6 +87,7 @@ class ResourceLauncher:
 
     async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
         self._on_event = on_event
+        await self._leaders.start()
         found = await asyncio.gather(*(self._take_up(kind) for kind in self._readers))
         return [event for events in found for event in events]
 
@@ -106,6 +114,7 @@ class ResourceLauncher:
             followed.objects.kill(work, grace)
 
     async def forget(self, work: WorkId) -> None:
+        self._leaders.forget(self._namespace(work.action), _name(work))
         for followed in self._kinds.values():
             followed.objects.forget(work)
 
@@ -122,6 +131,8 @@ class ResourceLauncher:
         for task in starting:
             task.cancel()
         await asyncio.gather(*starting, return_exceptions=True)
+        await self._leaders.close()
+        await asyncio.gather(*(events.close() for followed in self._kinds.values() for events in followed.events))
         await asyncio.gather(*(followed.objects.close() for followed in self._kinds.values()))
 
     def _followed(self, kind: Kind, told: Told) -> _Followed:
@@ -130,7 +141,13 @@ class ResourceLauncher:
                 kube=self._kube,
                 kind=kind,
                 namespace=self._scope,
-                reader=ResourceReader(kube=self._kube, kind=kind, told=self._readers.get(kind, told), lost=self._lost),
+                reader=ResourceReader(
+                    kube=self._kube,
+                    kind=kind,
+                    told=self._readers.get(kind, told),
+                    leaders=self._leaders,
+                    lost=self._patience.lost,
+                ),
                 owner=self._owner,
                 logs=self._logs,
                 clock=self._clock,
@@ -146,7 +163,7 @@ class ResourceLauncher:
             return []
         followed = self._followed(kind, self._readers[kind])
         found = await followed.objects.start(self._on_event)
-        followed.ready = True
+        self._listen(kind, followed)
         return found
 
     async def _any(self, kind: Kind) -> bool:
@@ -170,7 +187,7 @@ class ResourceLauncher:
         try:
             for event in await followed.objects.start(self._on_event):
                 self._on_event(event)
-            followed.ready = True
+            self._listen(kind, followed)
         except KubeError as error:
             meaning = refusals.meaning(error, kind)
             fault = meaning if isinstance(meaning, Fault) else _not_followed(error)
@@ -184,10 +201,46 @@ class ResourceLauncher:
             followed.waiting.clear()
 
     def _create(self, followed: _Followed, work: WorkId, resource: Resource) -> None:
-        name = object_name(work.action, work.attempt, limit=RESOURCE_NAME_LIMIT)
         followed.objects.launch(
-            work, resource.manifest, namespace=self._namespace(work.action), annotations=notes(resource, name)
+            work, resource.manifest, namespace=self._namespace(work.action), annotations=notes(resource, _name(work))
         )
+
+    def _listen(self, kind: Kind, followed: _Followed) -> None:
+        """To what the cluster tells of its objects, and of those that make their pods."""
+        followed.ready = True
+        told = ((kind.kind, ""), *([CREATORS[kind]] if kind in CREATORS else ()))
+        followed.events = tuple(
+            ClusterEvents(
+                self._kube, kind=of, namespace=self._scope, on_event=partial(self._heard, followed.objects, suffix=suffix)
+            )
+            for of, suffix in told
+        )
+        for events in followed.events:
+            events.start()
+
+    def _heard(self, objects: Objects, event: Object, *, new: bool, suffix: str) -> None:
+        about = event.get("involvedObject") or {}
+        namespace, name = about.get("namespace", ""), about.get("name", "").removesuffix(suffix)
+        resource = objects.object(name, namespace)
+        if resource is None or (not suffix and resource["metadata"]["uid"] != about.get("uid")):
+            return
+        work = work_of(resource, limit=RESOURCE_NAME_LIMIT)
+        item = objects.item(work) if work is not None else None
+        if item is None or (item.started and not new):  # told by whoever led when it started
+            return
+        if (told := records.cluster_event(event)) is None:
+            return
+        objects.hear(item, told)
+        if not item.started and refusals.QUOTA in told.message:
+            self._leaders.refused(namespace, name, told.message, self._clock.now())
+
+    def _look(self, namespace: str, name: str) -> None:
+        for followed in self._kinds.values():
+            followed.objects.look(namespace, name)
+
+
+def _name(work: WorkId) -> str:
+    return object_name(work.action, work.attempt, limit=RESOURCE_NAME_LIMIT)
 
 
 def kind_of(work: Resource) -> Kind:

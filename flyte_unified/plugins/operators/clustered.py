@@ -47,7 +47,7 @@ class Clustered:
             "completions": task.replicas,
             "completionMode": "Indexed",
             "backoffLimit": 0,
-            "template": manifest(template),
+            "template": manifest(template, context, leads=True),
         }
         spec: dict[str, Any] = {
             "network": {"enableDNSHostnames": True},

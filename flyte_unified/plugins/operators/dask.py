@@ -39,7 +39,7 @@ class Dask:
         job = parts.custom(context, dask_pb2.DaskJob())
         runner = self._roles.template(context, Role(container=RUNNER, steady=True))
         spec = {
-            "job": manifest(runner),
+            "job": manifest(runner, context, leads=True),
             "cluster": {
                 "spec": {"scheduler": self._scheduler(context, job.scheduler), "worker": self._worker(context, job.workers)}
             },
@@ -72,7 +72,8 @@ class Dask:
         )
         ports = [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in (_COMM, _DASHBOARD)]
         selector = {"dask.org/cluster-name": resource_name(context), "dask.org/component": "scheduler"}
-        return manifest(template) | {"service": {"type": "ClusterIP", "selector": selector, "ports": ports}}
+        service = {"type": "ClusterIP", "selector": selector, "ports": ports}
+        return manifest(template, context, leads=True) | {"service": service}
 
     def _worker(self, context: TaskContext, asked: dask_pb2.DaskWorkerGroup) -> dict[str, Any]:
         """Workers are told their limits, as Dask knows no others than the machine's."""
@@ -90,7 +91,7 @@ class Dask:
             main["args"] += ["--nthreads", str(max(1, math.ceil(quantity(cpu, field="resources.cpu"))))]
         if memory := text(limits.get("memory")):
             main["args"] += ["--memory-limit", str(int(quantity(memory, field="resources.memory")))]
-        return manifest(template) | {"replicas": asked.number_of_workers}
+        return manifest(template, context) | {"replicas": asked.number_of_workers}
 
     def state(self, job: parts.Objects) -> State:
         """What a DaskJob tells: no more than whether its runner has ended, and how. Never raises."""

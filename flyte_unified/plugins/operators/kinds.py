@@ -27,6 +27,15 @@ NAME_LIMITS: Mapping[Kind, int] = {
 }
 """Characters that the operator leaves of the 63 of a DNS label, with room for 100,000 pods of a role."""
 
+MANAGED = "flyte.org/managed"
+PART, LEADER = "part", "leader"
+PART_OF = "flyte.org/part-of"
+"""Labels of the pods that an operator makes: not followed as attempts are, whose resource they belong to, and whether it can't
+begin without them."""
+
+CREATORS: Mapping[Kind, tuple[str, str]] = {JOB_SET: ("Job", "-workers-0")}
+"""What makes the pods of a kind where its operator does not, and so hears of a quota: its kind, and what its name has more."""
+
 RESOURCE_NAME_LIMIT = 40
 """What the launcher keeps to for all of them: operators make names of pods, Services and more from it."""
 

@@ -144,7 +144,10 @@ class Kubeflow:
         """``leading`` labels the pod whose log is the attempt's."""
         prefix = {PYTORCH: "pytorch", MPI: "mpi", TENSORFLOW: "tf"}[container]
         own = self._roles.template(context, Role(container=container))
-        replicas = {name: self._replicas(context, container, group) for name, group in groups.items()}
+        first = leading[_TYPE]
+        replicas = {
+            name: self._replicas(context, container, group, leads=name.lower() == first) for name, group in groups.items()
+        }
         return Resource(
             manifest=parts.resource(
                 kind,
@@ -159,12 +162,12 @@ class Kubeflow:
             links=parts.links(context),
         )
 
-    def _replicas(self, context: TaskContext, container: str, group: Replicas) -> dict[str, Any]:
+    def _replicas(self, context: TaskContext, container: str, group: Replicas, *, leads: bool) -> dict[str, Any]:
         role = Role(container=container, command=group.command, image=group.image, resources=group.resources)
         template = self._roles.template(context, role)
         policy = _RESTARTS.get(group.restarts, "Never")
         template.spec.pop("restartPolicy", None)  # the operator sets it, and warns of any other
-        return {"replicas": group.count, "restartPolicy": policy, "template": manifest(template)}
+        return {"replicas": group.count, "restartPolicy": policy, "template": manifest(template, context, leads=leads)}
 
 
 def state(job: parts.Objects) -> State:

@@ -24,7 +24,7 @@ from flyte_unified.plugins.api import Resource, State, TaskContext
 from flyte_unified.plugins.operators import parts
 from flyte_unified.plugins.operators.config import OperatorConfig
 from flyte_unified.plugins.operators.kinds import RAY_JOB
-from flyte_unified.plugins.operators.roles import Role, Roles, command, manifest
+from flyte_unified.plugins.operators.roles import Role, Roles, command, manifest, marks
 from flyte_unified.plugins.pods import resources
 from flyte_unified.plugins.pods.build import Template
 from flyte_unified.plugins.pods.reading import mapping, moment, text
@@ -76,12 +76,12 @@ class Ray:
             "backoffLimit": 0,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": self._ttl(job),
-            "submitterPodTemplate": _submitter(head),
+            "submitterPodTemplate": _submitter(head, context),
             "rayClusterSpec": {
                 "enableInTreeAutoscaling": cluster.enable_autoscaling,
                 "headGroupSpec": {
                     "rayStartParams": _HEAD_PARAMS | dict(cluster.head_group_spec.ray_start_params),
-                    "template": manifest(head),
+                    "template": manifest(head, context, leads=True),
                 },
                 "workerGroupSpecs": self._workers(context, cluster),
             },
@@ -127,7 +127,7 @@ class Ray:
                     "minReplicas": max(0, min(group.min_replicas, replicas)),
                     "maxReplicas": max(group.max_replicas, replicas),
                     "rayStartParams": _WORKER_PARAMS | dict(group.ray_start_params),
-                    "template": manifest(self._group(context, group, WORKER, field=f"{field}.k8sPod")),
+                    "template": manifest(self._group(context, group, WORKER, field=f"{field}.k8sPod"), context),
                 }
             )
         return groups
@@ -221,8 +221,8 @@ def _autoscaler(options: ray_pb2.AutoscalerOptions) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value}
 
 
-def _submitter(head: Template) -> dict[str, Any]:
+def _submitter(head: Template, context: TaskContext) -> dict[str, Any]:
     container = {"name": SUBMITTER, "image": head.primary_container()["image"], "resources": _SUBMITTER_RESOURCES}
     spec = {key: head.spec[key] for key in _SUBMITTER_HAS if key in head.spec}
     spec |= {"containers": [container], "restartPolicy": "Never", "enableServiceLinks": False}
-    return {"metadata": {"labels": head.labels}, "spec": spec}
+    return {"metadata": {"labels": head.labels | marks(context, leads=True)}, "spec": spec}

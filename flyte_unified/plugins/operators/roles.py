@@ -18,6 +18,7 @@ from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.templates import render
 from flyte_unified.plugins import container as shared
 from flyte_unified.plugins.api import TaskContext
+from flyte_unified.plugins.operators.kinds import LEADER, MANAGED, PART, PART_OF, resource_name
 from flyte_unified.plugins.pods import reading, resources
 from flyte_unified.plugins.pods.build import Pods, Template, own_pod
 from flyte_unified.plugins.pods.merge import merged
@@ -74,9 +75,18 @@ def command(context: TaskContext) -> tuple[str, ...]:
     return render(words, shared.variables(context))
 
 
-def manifest(template: Template) -> dict[str, Any]:
-    """A pod template as operators take it."""
-    return {"metadata": {"labels": template.labels, "annotations": template.annotations}, "spec": template.spec}
+def manifest(template: Template, context: TaskContext, *, leads: bool = False) -> dict[str, Any]:
+    """A pod template as operators take it. ``leads``: its pods hold up the whole resource while they don't start."""
+    annotations = template.annotations | {reading.PRIMARY: template.primary}
+    return {
+        "metadata": {"labels": template.labels | marks(context, leads=leads), "annotations": annotations},
+        "spec": template.spec,
+    }
+
+
+def marks(context: TaskContext, *, leads: bool) -> dict[str, str]:
+    """Labels by which the launchers tell an operator's pods from their own, whatever the task says."""
+    return {MANAGED: LEADER if leads else PART, PART_OF: resource_name(context)}
 
 
 def _pod(task: tasks_pb2.TaskTemplate, role: Role) -> tasks_pb2.K8sPod:

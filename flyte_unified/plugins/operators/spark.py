@@ -74,8 +74,9 @@ class Spark:
             "sparkConf": conf,
             "hadoopConf": dict(job.hadoopConf),
             "restartPolicy": {"type": "Never"},
-            "driver": self._role(driver, conf, "driver"),
-            "executor": self._role(executor, conf, "executor") | _number(conf, "spark.executor.instances", "instances"),
+            "driver": self._role(manifest(driver, context, leads=True), conf, "driver"),
+            "executor": self._role(manifest(executor, context), conf, "executor")
+            | _number(conf, "spark.executor.instances", "instances"),
         } | _optional(main, conf)
         if job.applicationType == spark_pb2.SparkApplication.PYTHON:
             spec["pythonVersion"] = "3"
@@ -119,10 +120,10 @@ class Spark:
                 amounts.pop("memory", None)
         return template
 
-    def _role(self, template: Template, conf: Mapping[str, str], role: str) -> dict[str, Any]:
+    def _role(self, template: Mapping[str, Any], conf: Mapping[str, str], role: str) -> dict[str, Any]:
         memory = conf.get(f"spark.{role}.memory")
         return (
-            {"template": manifest(template), "serviceAccount": template.spec["serviceAccountName"]}
+            {"template": template, "serviceAccount": template["spec"]["serviceAccountName"]}
             | _number(conf, f"spark.{role}.cores", "cores")
             | ({"memory": memory} if memory else {})
         )

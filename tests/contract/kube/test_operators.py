@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.kinds import CRDS, PODS, Kind, Object
+from flyte_unified.kube.kinds import CRDS, EVENTS, PODS, Kind, Object
 from flyte_unified.launchers.api import Attempt, Ended, Progress, Started, WorkId
+from flyte_unified.launchers.objects.identity import SELECTOR
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
+from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit, Resource
 from flyte_unified.plugins.operators.config import OperatorConfig
 from flyte_unified.plugins.operators.kinds import (
@@ -30,9 +32,9 @@ from flyte_unified.plugins.operators.kinds import (
 )
 from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
-from flyte_unified.plugins.pods.config import PodConfig
+from flyte_unified.plugins.pods.config import Patience, PodConfig
 from flyte_unified.testing.fake_kube import FakeKube
-from tests.contract.kube.attempts import Stand, container_status, now, running
+from tests.contract.kube.attempts import Stand, container_status, event_of, now, running, waiting
 from tests.unit.plugins.contexts import KEY, context_of, spec
 
 OPERATORS = Operators(Pods(PodConfig()), OperatorConfig())
@@ -204,6 +206,7 @@ class Operated(Stand):
             logs=self.keeper(0.5),
             clock=self.clock,
             readers=OPERATORS.readers,
+            patience=Patience(image_pull=0.3, lost=3.0),
             quiet=0.2,
         )
 
@@ -216,8 +219,9 @@ class Operated(Stand):
         patch = {"status": status}
         await self.kube.patch(self.family.kind, NAME, patch, namespace=self.namespace, subresource="status")
 
-    async def makes_pods(self, job: Object) -> None:
-        """One of each role, as its template has it and with the labels that the operator gives it."""
+    async def makes_pods(self, job: Object, state: Object | None = None, **more: Any) -> None:
+        """One of each role, as its template has it and with the labels that the operator gives it; they run, or are in
+        ``state``, or (``more``) wherever they are."""
         made = list(templates(job["spec"]))
         roles = list(self.family.pods.items())
         if len(made) == 1:
@@ -227,10 +231,13 @@ class Operated(Stand):
             metadata = dict(template.get("metadata") or {})
             metadata["labels"] = (metadata.get("labels") or {}) | {k: v.replace("$name", NAME) for k, v in labels.items()}
             metadata |= {"name": f"{NAME}-{role.lower()}", "namespace": self.namespace}
-            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**template["spec"], "nodeName": "by-hand"}}
-            await self.kube.create(PODS, pod)
-            statuses = [container_status(container["name"], running()) for container in template["spec"]["containers"]]
-            status = {"phase": "Running", "containerStatuses": statuses}
+            node = {} if more else {"nodeName": "by-hand"}
+            await self.kube.create(
+                PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**template["spec"], **node}}
+            )
+            shown = state or running()
+            statuses = [container_status(container["name"], shown) for container in template["spec"]["containers"]]
+            status = more or {"phase": "Pending" if state else "Running", "containerStatuses": statuses}
             await self.kube.patch(PODS, metadata["name"], {"status": status}, namespace=self.namespace, subresource="status")
 
 
@@ -281,6 +288,53 @@ async def test_a_task_fails_under_the_next_leader(stand: Operated):
     assert fault is not None and fault.code == stand.family.code
     await stand.launcher.forget(WORK)
     await stand.seen(NAME, lambda job: job is None, kind=stand.family.kind)
+
+
+async def test_pods_that_find_no_node_or_image(stand: Operated):
+    """They are told of as a task's own pod is: the task waits, then it has failed, and what was made for it goes."""
+    job = await stand.job()
+    await stand.says(stand.family.creates)
+    await stand.until(Progress, WORK)
+    message = "0/3 nodes are available: 3 Insufficient cpu."
+    nowhere = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    await stand.makes_pods(job, phase="Pending", conditions=[nowhere])
+    event = await stand.told(message)
+    assert isinstance(event, Progress) and event.phase.name == "WAITING_FOR_RESOURCES"
+    await stand.kube.delete_all(PODS, namespace=stand.namespace)
+    await stand.makes_pods(job, waiting("ImagePullBackOff", "Back-off pulling image"))
+    fault = (await stand.until(Ended, WORK)).exit.fault
+    assert fault is not None and (fault.code, fault.failure) == ("ImagePullBackOff", Failure.USER)
+    assert "can't be had" in fault.message
+    await stand.launcher.forget(WORK)
+    await stand.seen(NAME, lambda job: job is None, kind=stand.family.kind)
+
+
+async def test_operators_pods_are_nobodys_attempts(stand: Operated):
+    """The launcher of pods follows none of them, whatever labels the task asks for."""
+    await stand.makes_pods(await stand.job())
+    selected = [pod async for items, _ in stand.kube.pages(PODS, namespace=stand.namespace, labels=SELECTOR) for pod in items]
+    assert not selected
+
+
+@pytest.mark.parametrize("stand", [family for family in FAMILIES if family.kind in (PYTORCH_JOB, JOB_SET)], indirect=True)
+async def test_a_quota_that_leaves_no_room_for_pods(stand: Operated, kube: Kube):
+    """Is told by whoever makes the pods; the task waits until there is room."""
+    job = await stand.job()
+    await stand.says(stand.family.creates)
+    maker = {"kind": "Job", "name": f"{NAME}-workers-0", "uid": "x"}
+    if stand.family.kind == PYTORCH_JOB:
+        maker = {"kind": "PyTorchJob", "name": NAME, "uid": job["metadata"]["uid"]}
+    refusal = 'Error creating: pods "x" is forbidden: exceeded quota: small'
+    about = {"metadata": {**maker, "namespace": stand.namespace}}
+    event = event_of(about, "refused", refusal)
+    event["involvedObject"]["kind"] = maker["kind"]
+    await stand.until(Progress, WORK)
+    await kube.create(EVENTS, event)
+    told = await stand.told(refusal)
+    assert isinstance(told, Progress) and told.phase.name == "WAITING_FOR_RESOURCES"
+    await stand.makes_pods(job)
+    await stand.says(stand.family.runs)
+    await stand.until(Started, WORK)
 
 
 @pytest.mark.parametrize("stand", [family for family in FAMILIES if family.kind == RAY_JOB], indirect=True)

@@ -16,6 +16,7 @@ from flyte_unified.launchers.api import Attempt, Ended, Progress, Started, WorkI
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit, Fault, Resource, State
+from flyte_unified.plugins.pods.config import Patience
 from flyte_unified.testing.fake_kube import FakeKube
 from tests.contract.kube.attempts import FINALIZER, RUN, WORK, Stand, cluster_events, kinds, manifest, running
 from tests.contract.kube.objects import config_map
@@ -74,7 +75,7 @@ class Operated(Stand):
             logs=self.keeper(0.5),
             clock=self.clock,
             readers={JOBS: state, OTHERS: state},
-            lost=3.0,
+            patience=Patience(lost=3.0),
             quiet=0.2,
         )
 
