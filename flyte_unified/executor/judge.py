@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from flyteidl2.task import common_pb2
-
 from flyteidl2.workflow import run_definition_pb2
+
 from flyte_unified.core.clock import Clock, Micros
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -38,7 +39,6 @@ class Options:
     kill_grace: float = 5.0
 
 
-class Judge:
 class Promise(NamedTuple):
     """What is to be written with a success, and what the attempt's record is to say of it."""
 
@@ -59,6 +59,7 @@ class Verdict(NamedTuple):
     beside: Beside | None
 
 
+class Judge:
     """Decides nothing of its own: ``outcome`` and ``reconcile`` do, from what this reads."""
 
     def __init__(
@@ -67,8 +68,8 @@ class Verdict(NamedTuple):
         self._ledger = ledger
         self._store = store
         self._caching = caching
-        self._clock = clock
         self._produced = produced
+        self._clock = clock
         self._options = options
 
     async def context(self, action: Action) -> TaskContext:
@@ -102,8 +103,8 @@ class Verdict(NamedTuple):
         ending = observed.exit if observed is not None and observed.exit is not None else Exit()
         if isinstance(work, Process):
             ending = replace(ending, fault=work.fault(ending))
-        result = outcome.judge(
         outputs = await self._read(f"{context.output_prefix}/outputs.pb")
+        result = outcome.judge(
             error_file=await self._read(f"{context.output_prefix}/error.pb"),
             outputs_file=outputs,
             outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
@@ -111,16 +112,16 @@ class Verdict(NamedTuple):
             environment=_environment(work, self._options.interpreter),
         )
         before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
-        last: Move | Retry
         details = records.joined(observed.details if observed is not None else None, records.end(ending, at=ended))
         beside = None
+        last: Move | Retry
         if isinstance(result, outcome.Succeeded):
             last = await self._succeeded(action, context, ended)
-        elif view.draining:  # whatever the task says of it: we ended it
             if outputs is not None and context.spec.task_template.metadata.produces_artifacts:
                 produced = common_pb2.Outputs.FromString(outputs)
                 beside, told = await self._produced.promise(action, produced, by=context.run.created_by)
                 details = records.joined(details, told)
+        elif view.draining:  # whatever the task says of it: we ended it
             last = Retry(attempt=action.attempt, error=result.error, failure=Failure.INTERRUPTION, at=ended)
         else:
             last = reconcile.failed(

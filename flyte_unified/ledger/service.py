@@ -85,16 +85,6 @@ class Ledger:
             return await self._commit(work, lambda changed: changed)
         return await self._commit_beside(work, beside)
 
-    async def report(self, reports: Sequence[Report]) -> list[FlyteUnifiedError | None]:
-        """Keeps what a client says of its own actions, in one transaction; what was wrong with each report."""
-        _, wrong = await self._commit(lambda: store.report(reports), lambda result: result[0], single=False)
-        return wrong
-
-    async def abort_run(self, key: RunKey, *, reason: str, principal: str = "") -> None:
-        """Aborts every live action of a run."""
-        now = self._clock.now()
-        await self._commit(lambda: store.abort_run(key, now=now, reason=reason, principal=principal), list, single=False)
-
     async def take_lead(self, name: str, epoch: int, holder: str) -> None:
         """From now on no move of an earlier epoch is written, where ``name`` is EXECUTOR.
 
