@@ -43,6 +43,8 @@ from flyte_unified.executor.judge import Options
 from flyte_unified.executor.policy import Backoff
 from flyte_unified.identity.handlers import AuthMetadataHandlers, IdentityHandlers
 from flyte_unified.identity.service import Identities
+from flyte_unified.images import task as images
+from flyte_unified.images.environments import Environments
 from flyte_unified.images.handlers import ImageHandlers
 from flyte_unified.launchers.processes.interpreters import choose
 from flyte_unified.ledger.api import Ledger, action_from
@@ -51,7 +53,7 @@ from flyte_unified.operations.drain import Drain
 from flyte_unified.planes.api import Parts, Plane
 from flyte_unified.planes.laptop import Laptop
 from flyte_unified.projects.handlers import ProjectsHandlers
-from flyte_unified.projects.service import Projects
+from flyte_unified.projects.service import SYSTEM, Projects
 from flyte_unified.rpc.edge import Edge
 from flyte_unified.rpc.metrics import Metrics
 from flyte_unified.rpc.registry import Method, Registry
@@ -104,7 +106,7 @@ class Manager:
             database=self._database, clock=clock, domains=settings.projects.domains, seed=settings.projects.seed
         )
         self._triggers = Triggers(database=self._database, clock=clock)
-        tasks = Tasks(
+        tasks = self._tasks = Tasks(
             database=self._database, ledger=self._ledger, projects=self.projects, triggers=self._triggers, clock=clock
         )
         self._artifacts = Artifacts(
@@ -152,6 +154,9 @@ class Manager:
             await self._feed.start()
         await self._store.start()
         await self.projects.start()
+        if self._settings.images.build:
+            for domain in dict.fromkeys((*self.projects.domains, images.DOMAIN)):
+                await self._tasks.seed(*images.build_image(SYSTEM, domain), deployed_by=SYSTEM)
         await self._cache.start()
         await self._edge.start(self._sockets)
         await self.plane.start()
@@ -327,7 +332,8 @@ class Manager:
         )
         self.registry.add("flyteidl2.workflow.TranslatorService", translator)
         self.registry.add("flyteidl2.cluster.ClusterService", ClusterHandlers())
-        self.registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers())
+        named = Environments(settings.images_dir).named if settings.images.build else None
+        self.registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers(named=named))
 
     def _add_catalogues(self, tasks: Tasks, identities: Identities) -> None:
         self.registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self.projects))

@@ -11,6 +11,8 @@ from flyte_unified.actions.queue import Rows
 from flyte_unified.dataproxy.process_logs import ProcessLines
 from flyte_unified.executor.machine import capacity
 from flyte_unified.executor.slots import Capacity, Slots
+from flyte_unified.images.environments import Environments
+from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.launchers.dispatch import Launchers
 from flyte_unified.launchers.processes.attempts import ProcessAttempts
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
@@ -18,6 +20,7 @@ from flyte_unified.planes.api import Parts
 from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.plugins import registry
 from flyte_unified.plugins.api import Job, Process
+from flyte_unified.plugins.images import ImageBuilds
 from flyte_unified.settings import ENV_PREFIX, Settings
 
 
@@ -32,7 +35,11 @@ class Laptop:
         self.lines = self._connectors.lines(ProcessLines(attempts))
         self.controller = parts.controller(
             queue=Rows(ledger=parts.ledger),
-            describe=partial(registry.describe, connectors=self._connectors.describe),
+            describe=partial(
+                registry.describe,
+                connectors=self._connectors.describe,
+                images=_builds(settings, interpreter).describe if settings.images.build else registry.no_images,
+            ),
             launcher=Launchers({Process: attempts, Job: self._connectors.launcher()}),
             slots=Slots(_capacity(settings), parts.queues.bounds),
         )
@@ -72,7 +79,17 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
         log_limit=settings.execution.log_max_bytes,
         environment={**_inherited(), **parts.environment},
         reveal=parts.secrets.reveal,
+        images=Environments(settings.images_dir).named if settings.images.build else None,
     )
+
+
+def _builds(settings: Settings, interpreter: Path) -> ImageBuilds:
+    images = settings.images
+    arguments = [f"--images={settings.images_dir}", f"--python={interpreter}"]
+    arguments += [f"--count={images.max_count}", f"--size={images.max_bytes}"]
+    if images.allow_commands:
+        arguments.append("--allow-commands")
+    return ImageBuilds(arguments=tuple(arguments), interpreter=INTERPRETER)
 
 
 def _capacity(settings: Settings) -> Capacity:

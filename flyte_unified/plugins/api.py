@@ -98,6 +98,8 @@ class Process:
     """What the task and the run ask for; the launcher's own comes below it, the system's above."""
     system: Mapping[str, str]
     resources: Resources
+    image: str = ""
+    """What the task says it runs in."""
     links: tuple[execution_pb2.TaskLog, ...] = ()
     """Of the task's own making: where else people may look while it runs."""
     secrets: tuple[security_pb2.Secret, ...] = ()

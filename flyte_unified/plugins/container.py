@@ -51,14 +51,14 @@ def command(context: TaskContext) -> Process | Refusal:
     template = context.spec.task_template
     if template.HasField("container"):
         container = template.container
-        arguments = [*container.command, *container.args]
+        image, arguments = container.image, [*container.command, *container.args]
         environment = {entry.key: entry.value for entry in container.env}
         resources = _resources(_entries(container.resources.requests), _entries(container.resources.limits))
     elif template.HasField("k8s_pod"):
         found = primary(template)
         if found is None:
             return Refusal("BadTaskSpecification", "the task's pod has no primary container")
-        arguments = [*_strings(found.get("command")), *_strings(found.get("args"))]
+        image, arguments = str(found.get("image", "")), [*_strings(found.get("command")), *_strings(found.get("args"))]
         environment = _pod_environment(found)
         asked = _mapping(found.get("resources"))
         resources = _resources(_texts(asked.get("requests")), _texts(asked.get("limits")))
@@ -71,6 +71,7 @@ def command(context: TaskContext) -> Process | Refusal:
         environment=environment,
         system=system(context, actions=environment.get(ACTIONS, "1")),
         resources=resources,
+        image=image,
         links=links(context, known),
         secrets=tuple(wanted(template.security_context, context.run_spec.security_context)),
     )

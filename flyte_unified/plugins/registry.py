@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flyte_unified.plugins import container, local, sleep
-from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
+from flyte_unified.plugins.api import Job, Process, Refusal, TaskContext, Work
 from flyte_unified.plugins.connectors import nothing_to_run
+from flyte_unified.plugins.images import TYPE as BUILD_IMAGE
 
 _PLUGINS = {"core-sleep": sleep.describe}
 
@@ -16,12 +17,25 @@ def no_connectors(context: TaskContext) -> Job | Refusal | None:
     return None
 
 
-def describe(context: TaskContext, *, connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors) -> Work:
+def no_images(context: TaskContext) -> Refusal:
+    """A laptop that builds none."""
+    return Refusal("UnsupportedTaskType", "images are not built here: images.build is off")
+
+
+def describe(
+    context: TaskContext,
+    *,
+    connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors,
+    images: Callable[[TaskContext], Process | Refusal] = no_images,
+) -> Work:
     """What an attempt of this task is. Raises InvalidArgument for a template that no attempt could run.
 
-    ``connectors`` describes what a connector runs, and is None for other tasks: what a connector was given is its.
+    ``connectors`` describes what a connector runs, and is None for other tasks: what a connector was given is its. ``images``
+    describes the building of one.
     """
     template = context.spec.task_template
+    if template.type == BUILD_IMAGE:
+        return images(context)
     if (own := _PLUGINS.get(template.type)) is not None:
         return own(context)
     if (job := connectors(context)) is not None:

@@ -288,6 +288,17 @@ class Notifications:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Images with layers: built here as virtual environments, in a cluster by BuildKit."""
+
+    build: bool = _setting(True, "Off: every image is said to exist; on a laptop tasks then run in `execution.python`.")
+    dir: str = _setting("", "Where virtual environments are kept. Empty: `images` in the data directory.")
+    max_count: int = _setting(32, "Virtual environments kept. Of more, those unused for longest go.", least=1)
+    max_bytes: Size = _setting(20 << 30, "Bytes of them all, with what they share with uv's cache.", least=1)
+    allow_commands: bool = _setting(False, "Let images run commands when they are built: on this machine, as you.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Reuse of results."""
 

@@ -28,6 +28,7 @@ from flyte_unified.settings.sections import (
     Database,
     Execution,
     Identity,
+    Images,
     Kubernetes,
     Log,
     Notifications,
@@ -74,6 +75,7 @@ class Settings:
     apps: Apps = Apps()
     queues: Queues = Queues()
     notifications: Notifications = Notifications()
+    images: Images = Images()
     cache: Cache = Cache()
     projects: Projects = Projects()
     triggers: Triggers = Triggers()
@@ -100,6 +102,11 @@ class Settings:
     def database_file(self) -> Path:
         """The SQLite database."""
         return self.data.dir / "flyte.db"
+
+    @property
+    def images_dir(self) -> Path:
+        """Where virtual environments are kept."""
+        return Path(self.images.dir) if self.images.dir else self.data.dir / "images"
 
     def base_url(self, port: int) -> str:
         """Where clients reach a server that listens on ``port``, without a trailing slash."""
@@ -137,6 +144,7 @@ SECTIONS: dict[str, type] = {
     "apps": Apps,
     "queues": Queues,
     "notifications": Notifications,
+    "images": Images,
     "cache": Cache,
     "projects": Projects,
     "triggers": Triggers,
@@ -284,7 +292,7 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
     return value
 
 
-_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python", "notifications.file"})
+_PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python", "images.dir", "notifications.file"})
 _TIME_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {"": 1, "b": 1} | {
     prefix + suffix: base**power

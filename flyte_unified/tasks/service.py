@@ -70,16 +70,7 @@ class Tasks:
         _check(spec)
         await self._projects.check(wanted.project, wanted.domain)
         encoded = EncodedSpec.of(spec)
-        task = Task(
-            id=wanted,
-            spec_digest=encoded.digest,
-            short_name=spec.short_name or wanted.name.rpartition(".")[2],
-            environment_name=spec.environment.name,
-            short_description=spec.documentation.short_description,
-            entrypoint=spec.task_template.metadata.is_entrypoint,
-            deployed_by=deployed_by,
-            created_at=self._clock.now(),
-        )
+        task = self._row(wanted, encoded, deployed_by)
         attach = self._triggers.attach(wanted, spec, triggers, by=deployed_by)
 
         def work() -> Work[tuple[Task | None, list[TriggerKey]]]:
@@ -95,6 +86,13 @@ class Tasks:
         if known is not None and not changed:
             other = "" if known.spec_digest == encoded.digest else ", with another spec: deploy this one as another version"
             raise AlreadyExists(f"task_id.version: there is a task {_told(wanted)} already{other}")
+
+    async def seed(self, task: TaskId, spec: task_definition_pb2.TaskSpec, *, deployed_by: str) -> None:
+        """A task of the system's own, unless it is there: in any domain, as its clients look where they look."""
+        if await self._database.read(lambda: store.get(task)) is None:
+            encoded = EncodedSpec.of(spec)
+            row = self._row(task, encoded, deployed_by)
+            await self._database.write(lambda: store.add(row, encoded))
 
     async def page(
         self, request: list_pb2.ListRequest, *, project: str, domain: str, known: Sequence[list_pb2.Filter] = ()
@@ -133,6 +131,19 @@ class Tasks:
             max_limit=_MAX_LIMIT,
         )
         return await self._database.read(lambda: store.versions(named, asked))
+
+    def _row(self, task: TaskId, encoded: EncodedSpec, deployed_by: str) -> Task:
+        spec = encoded.message
+        return Task(
+            id=task,
+            spec_digest=encoded.digest,
+            short_name=spec.short_name or task.name.rpartition(".")[2],
+            environment_name=spec.environment.name,
+            short_description=spec.documentation.short_description,
+            entrypoint=spec.task_template.metadata.is_entrypoint,
+            deployed_by=deployed_by,
+            created_at=self._clock.now(),
+        )
 
     async def _details(self, wanted: TaskId) -> tuple[Task, task_definition_pb2.TaskSpec]:
         task = await self._database.read(lambda: store.get(wanted))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.ids import ROOT_ACTION, ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
+from flyte_unified.launchers.processes.images import Images, Lookup, lay_out, variables_of
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.needs import Needs
 from flyte_unified.launchers.processes.secrets import Reveal, Secrets
@@ -24,7 +25,8 @@ _WARM = frozenset({"a0"})
 class ProcessAttempts:
     """``interpreter`` runs the tasks that name none; logs stand under ``logs``, working directories under ``work``.
 
-    ``launcher`` makes the process launcher, given whom to tell of events. ``reveal`` knows values of secrets.
+    ``launcher`` makes the process launcher, given whom to tell of events. ``reveal`` knows values of secrets,
+    ``images`` what was built here.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ProcessAttempts:
         log_limit: int,
         environment: Mapping[str, str],
         reveal: Reveal,
+        images: Lookup | None = None,
     ) -> None:
         self._on_event: Callable[[Event], None] = lambda _: None
         self._processes = launcher(self._heard)
@@ -48,6 +51,7 @@ class ProcessAttempts:
         self._log_limit = log_limit
         self._secrets = Secrets(reveal)
         self._needs = Needs()
+        self._images = Images(images)
         self._begins: dict[WorkId, asyncio.Event] = {}
         self._chosen: dict[WorkId, Path] = {}
         self._surroundings = Surroundings(environment)
@@ -78,17 +82,23 @@ class ProcessAttempts:
         if not isinstance(work, Process):
             raise TypeError(f"{attempt.id} is no process")
         secrets = await self._secrets.given(work.secrets, attempt.id.action)
-        interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or self._interpreter)
-        environment = self._surroundings.environment(work.environment, work.system, interpreter)
+        image = await asyncio.to_thread(self._images.of, work)
+        usual = image.python if image is not None else self._interpreter
+        interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or usual)
+        asked = {**variables_of(image, self._surroundings.inherited), **work.environment}
+        environment = self._surroundings.environment(asked, work.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
         await self._needs.check(work.needs, interpreter, environment)
+        directory = self._work / str(attempt.id)
+        if image is not None:
+            await asyncio.to_thread(lay_out, image, directory)
         await self._processes.launch(
             ProcessWork(
                 id=str(attempt.id),
                 argv=work.arguments,
                 env=environment,
-                directory=self._work / str(attempt.id),
+                directory=directory,
                 log=self.log_path(attempt.id),
                 interpreter=interpreter,
                 warm=self._warm and work.arguments[0] in _WARM,
@@ -96,8 +106,15 @@ class ProcessAttempts:
                 log_limit=self._log_limit,
                 secrets={name: value for name, value in secrets.variables.items() if name not in work.system},
                 private=secrets.private,
+                note=await self._note(attempt, work, interpreter),
             )
         )
+
+    async def _note(self, attempt: Attempt, work: Process, interpreter: Path) -> str:
+        """Once for a run."""
+        if attempt.id.action.name != ROOT_ACTION or attempt.id.attempt > 1:
+            return ""
+        return self._images.note(work, await self._processes.version(interpreter), interpreter)
 
     async def kill(self, work: WorkId, *, grace: float) -> None:
         await self._processes.kill(str(work), grace)

@@ -175,6 +175,8 @@ class Keeper:
         kept = ("id", "directory", "log", "log_limit", "memory_limit", "group")
         task.write_json(home + "/order", {name: order[name] for name in kept})
         self._tasks[work.id] = work
+        if note := order.get("note"):
+            work.notice(f"[flyte-unified] {note}")
         for fd in work.streams:
             self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._pump(work, fd))
         if message["warm"]:

@@ -100,6 +100,7 @@ class ProcessLauncher:
             "log_limit": work.log_limit,
             "memory_limit": work.memory_limit or 0,
             "private": work.private and _written(work.private),
+            "note": work.note,
         }
         message = {"verb": "launch", "order": order, "env": {**work.env, **work.secrets}, "warm": warm}
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -133,6 +134,10 @@ class ProcessLauncher:
             event = self._growth.setdefault(id, asyncio.Event())
             self._send({"verb": "follow", "id": id, "offset": offset})
             await event.wait()
+
+    async def version(self, interpreter: Path) -> tuple[int, int, int]:
+        """Of Python. Raises BadInterpreter."""
+        return (await self._interpreters.inspect(interpreter))[0].version
 
     async def warm_up(self, interpreter: Path, env: Mapping[str, str] | None = None) -> None:
         """Have a fork server ready for tasks with an environment like ``env`` (by default ours). Does not wait for it."""

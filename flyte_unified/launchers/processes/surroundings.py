@@ -27,10 +27,12 @@ class Surroundings:
     """``inherited`` is what every process gets, unless it is told otherwise."""
 
     def __init__(self, inherited: Mapping[str, str]) -> None:
-        self._base = {key: value for key, value in inherited.items() if key not in _NOT_INHERITED}
+        self.inherited = {key: value for key, value in inherited.items() if key not in _NOT_INHERITED}
 
     def environment(self, asked: Mapping[str, str], system: Mapping[str, str], interpreter: Path) -> dict[str, str]:
         """The whole of it; ``system`` has the last word, and ``interpreter`` is the first that a PATH leads to."""
-        path = os.pathsep.join(filter(None, (str(interpreter.parent), asked.get("PATH") or self._base.get("PATH", os.defpath))))
-        proxies = ",".join(filter(None, (self._base.get("NO_PROXY", ""), _LOCAL_NAMES)))
-        return {**self._base, **asked, **system, "PATH": path, "NO_PROXY": proxies}
+        path = os.pathsep.join(
+            filter(None, (str(interpreter.parent), asked.get("PATH") or self.inherited.get("PATH", os.defpath)))
+        )
+        proxies = ",".join(filter(None, (self.inherited.get("NO_PROXY", ""), _LOCAL_NAMES)))
+        return {**self.inherited, **asked, **system, "PATH": path, "NO_PROXY": proxies}

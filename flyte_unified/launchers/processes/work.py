@@ -41,6 +41,8 @@ class ProcessWork:
     """Variables over ``env``. They are told to the process, and stand nowhere else: neither in a file nor in a fork server."""
     private: PrivateFiles | None = None
     """The same as files."""
+    note: str = ""
+    """What its log begins with: a line of ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from flyteidl2.actions import actions_service_pb2 as actions_pb2
@@ -36,6 +37,7 @@ from flyteidl2.workflow import (
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from flyte_unified.images.environments import Environments
 from tests.edge.wire import artifacts, world
 from tests.edge.wire.world import DOMAIN, PROJECT, World
 
@@ -93,8 +95,19 @@ class Example(NamedTuple):
     path: str = ""
 
 
+def _image(environments: Environments) -> None:
+    """As if one had been built."""
+    with environments.alone("0" * 32, waiting=lambda: None), environments.new("0" * 32) as path:
+        (path / "bin").mkdir()
+        (path / "bin" / "python").touch()
+        environments.name(
+            "image:1", environments.add(path, key="0" * 32, variables=[], run=f"{world.PROJECT}/{world.DOMAIN}/{RUN}")
+        )
+
+
 async def prepare(there: World) -> None:
     """What the examples speak of."""
+    _image(Environments(Path(there.directory) / "images"))
     for run in (RUN, SPARE):
         await there.create(run)
         await there.enqueue(run, "n0")

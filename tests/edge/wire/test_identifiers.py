@@ -26,8 +26,8 @@ _IDENTIFIERS = {
     "flyteidl2.project.GetProjectRequest": ("id",),
     "flyteidl2.dataproxy.CreateUploadLocationRequest": ("project", "domain"),
 }
-_NOT_READ = ("SelectCluster", "GetImage")
-"""They answer alike whoever asks about whatever."""
+_NOT_READ = ("SelectCluster",)
+"""Answers alike whoever asks about whatever."""
 _ECHOED = "run_spec.relation."
 """What a client notes for itself: a run that may long be gone."""
 _IN_BAND = "InternalRunService"
