@@ -72,6 +72,9 @@ from flyte_unified.storage import adapters as storage
 from flyte_unified.storage.signing import load_key, read_key
 from flyte_unified.tasks.handlers import TasksHandlers
 from flyte_unified.tasks.service import Tasks
+from flyte_unified.tracked.handlers import TrackedRunsHandlers
+from flyte_unified.tracked.service import TrackedRuns
+from flyte_unified.tracked.silence import Silence
 from flyte_unified.triggers.catchup import CatchUp, Policy
 from flyte_unified.triggers.handlers import TriggersHandlers
 from flyte_unified.triggers.inputs import stored_inputs
@@ -140,6 +143,7 @@ class Manager:
         self._add_execution(clock)
         reader = Reader(ledger=self._ledger, data=self._store, max_bytes=settings.server.max_message_bytes)
         self._add_runs(creator, reader)
+        self._add_tracked(tasks, reader, clock)
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._add_scopes(clock)
@@ -160,6 +164,7 @@ class Manager:
         await self._cache.start()
         await self._edge.start(self._sockets)
         await self.plane.start()
+        self._silence.start()
         self._ready = True
 
     async def stop(self) -> None:
@@ -178,6 +183,7 @@ class Manager:
 
     async def _close(self, *, grace: float) -> None:
         self._ledger.changes.close()
+        await self._silence.stop()
         await self._edge.stop(grace)
         await self._store.stop()
         if self._feed is not None:
@@ -302,6 +308,20 @@ class Manager:
     def _add_runs(self, creator: Creator, reader: Reader) -> None:
         runs = RunsHandlers(ledger=self._ledger, creator=creator, reader=reader)
         self.registry.add("flyteidl2.workflow.RunService", runs)
+
+    def _add_tracked(self, tasks: Tasks, reader: Reader, clock: Clock) -> None:
+        """Runs that their clients carry out."""
+        tracked = TrackedRuns(
+            ledger=self._ledger,
+            specs=tasks,
+            clock=clock,
+            require_project=self.projects.check,
+            owns=self._store.owns,
+            base=self._store.base(storage.DATA),
+        )
+        self._silence = Silence(ledger=self._ledger, clock=clock, limit=self._settings.tracked.silence)
+        handlers = TrackedRunsHandlers(ledger=self._ledger, reader=reader, tracked=tracked)
+        self.registry.add("flyteidl2.workflow.TrackedRunService", handlers)
 
     def _add_data(self, tasks: Tasks, reader: Reader, logs: LogTail) -> None:
         """Bytes in and out."""

@@ -28,6 +28,7 @@ _SOURCES = {
     run_definition_pb2.RUN_SOURCE_CLI: "SDK or command line",
     run_definition_pb2.RUN_SOURCE_SCHEDULE_TRIGGER: "Schedule",
     run_definition_pb2.RUN_SOURCE_ARTIFACT_TRIGGER: "Artifact",
+    run_definition_pb2.RUN_SOURCE_TRACKED: "Elsewhere: its client carries it out",
 }
 
 

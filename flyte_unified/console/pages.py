@@ -66,6 +66,7 @@ class Pages:
             project: self._runs,
             f"{project}/tasks/{{task}}": self._runs,
             run: self._run,
+            f"{project}/tracked-runs/{{run}}": self._run,
             f"{run}/actions/{{action}}/{{name:inputs|outputs}}": self._file,
             f"{attempt}/log": self._log,
             f"{attempt}/report": self._report,

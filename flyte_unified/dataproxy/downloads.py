@@ -29,16 +29,13 @@ class Downloads:
         self._max_expiry = max_expiry
 
     async def data(self, key: ActionKey) -> dataproxy.GetActionDataResponse:
-        """Inputs and outputs. Outputs that are not there (yet) are empty; inputs that should be there are NotFound."""
+        """Inputs and outputs. Outputs that are not there (yet) are empty, and so are inputs that a tracked run's client keeps
+        to itself; others that should be there are NotFound.
+        """
         action = await self._ledger.action(key)
         response = dataproxy.GetActionDataResponse()
-        if action.action_type is ActionType.TASK and action.input_uri:
-            uri = file_in(action.input_uri, INPUTS)
-            try:
-                response.inputs.MergeFromString(await self._store.get(uri, limit=self._max_bytes))
-            except NotFound as error:
-                raise NotFound(f"the inputs of action {key} are gone: {error.message}") from error
-            response.inputs_uri = uri
+        if action.input_uri and (action.tracked or action.action_type is ActionType.TASK):
+            await self._add_inputs(action, response)
         if action.phase in SUCCESS:
             await self._add_outputs(action, response)
         return response
@@ -63,6 +60,16 @@ class Downloads:
         signed = await self._store.sign_download(uri, expires_in=expires_in, base_url=base_url)
         links = dataproxy.PreSignedURLs(signed_url=[signed.url], expires_at=timestamp(signed.expires_at))
         return dataproxy.CreateDownloadLinkResponse(pre_signed_urls=links)
+
+    async def _add_inputs(self, action: Action, response: dataproxy.GetActionDataResponse) -> None:
+        uri = file_in(action.input_uri, INPUTS)
+        try:
+            response.inputs.MergeFromString(await self._store.get(uri, limit=self._max_bytes))
+        except NotFound as error:
+            if not action.tracked:
+                raise NotFound(f"the inputs of action {action.key} are gone: {error.message}") from error
+        else:
+            response.inputs_uri = uri
 
     async def _add_outputs(self, action: Action, response: dataproxy.GetActionDataResponse) -> None:
         if action.value is not None:

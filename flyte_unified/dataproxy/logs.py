@@ -23,6 +23,8 @@ from flyte_unified.ledger.api import ActionType, Ledger
 _TAIL = 500
 """Lines at the end of a log in which an attempt may have told itself why it failed."""
 
+_ELSEWHERE = "a tracked run: its client carries it out, and has its log\n"
+
 
 class Line(NamedTuple):
     """One line, with its own end (clients print lines as they come); without one it goes on in the next."""
@@ -56,7 +58,9 @@ class LogTail:
         number = attempt or action.attempt
         if number > action.attempt:
             raise NotFound(f"action {key} has no attempt {attempt}; its latest is {action.attempt}")
-        if action.action_type is not ActionType.TASK:
+        if action.tracked:
+            yield [Line(action.created_at, _ELSEWHERE, system=True)]
+        if action.tracked or action.action_type is not ActionType.TASK:
             return
         over = asyncio.Event()
         tail: deque[str] = deque(maxlen=_TAIL)

@@ -17,16 +17,13 @@ from google.protobuf.duration_pb2 import Duration
 from flyte_unified.core.clock import seconds, timestamp
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument
 from flyte_unified.core.ids import scope_part
-from flyte_unified.dataproxy.api import INPUTS, Specs
+from flyte_unified.dataproxy.api import INPUTS, TRACKED, UPLOADS, Specs
 from flyte_unified.dataproxy.bundles import is_bundle
 from flyte_unified.dataproxy.inputs import check_inputs, fill_defaults, inputs_hash
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.storage.api import DataStore, checked_path, join
 
-_AREA = "_uploads"
-"""No project can have this name, so nothing here meets the directory of a run."""
 _MD5_BYTES = 16
-_TRACKED = "tracked-runs/"
 _REPORT = "report.html"
 
 
@@ -68,11 +65,11 @@ class Uploads:
         expires_in = lifetime(message.expires_in, limit=self._max_expiry)
         name = checked_path(message.filename or md5.hex(), field="filename")
         root = message.filename_root.rstrip("/")
-        replace = root.startswith(_TRACKED) and name == _REPORT  # a report that grows while its run goes on
+        replace = root.startswith(f"{TRACKED}/") and name == _REPORT  # a report that grows while its run goes on
         if root:
-            uri = join(self._base, _AREA, *scope, checked_path(root, field="filename_root"), name)
+            uri = join(self._base, UPLOADS, *scope, checked_path(root, field="filename_root"), name)
         else:
-            uri = join(self._bundles if is_bundle(name) else join(self._base, _AREA), *scope, md5.hex(), name)
+            uri = join(self._bundles if is_bundle(name) else join(self._base, UPLOADS), *scope, md5.hex(), name)
         await self._require_project(*scope)
         if root and not replace and await self._store.head(uri) is not None and await self._store.md5(uri) != md5:
             raise AlreadyExists(f"filename: {name!r} exists below filename_root {root!r} with other content")
@@ -88,14 +85,14 @@ class Uploads:
         """Checks and stores the inputs of a run or trigger. What is stored is never overwritten."""
         scope = _scope(message)
         base = message.base_dir.rstrip("/") if message.base_dir else self._base
-        if not self._store.owns(join(base, _AREA)):
+        if not self._store.owns(join(base, UPLOADS)):
             raise InvalidArgument(f"base_dir: {base!r} is not below the server's storage; leave it empty")
         await self._require_project(*scope)
         spec = await self._spec(message)
         inputs = fill_defaults(message.inputs, spec)
         check_inputs(inputs, spec, complete=False)
         data = inputs.SerializeToString(deterministic=True)
-        uri = join(base, _AREA, *scope, "offloaded-inputs", hashlib.sha256(data).hexdigest(), INPUTS)
+        uri = join(base, UPLOADS, *scope, "offloaded-inputs", hashlib.sha256(data).hexdigest(), INPUTS)
         await self._store.check_room()
         await self._store.put(uri, data, if_absent=True)
         ignored = spec.task_template.metadata.cache_ignore_input_vars

@@ -19,7 +19,7 @@ from flyte_unified.db.tables import compatibility, metadata, replicated
 
 HEAD = "0010"
 """The revision that ``tables`` describe; the newest file in ``migrations/versions``."""
-MINIMUM = "0001"
+MINIMUM = "0009"
 """The oldest revision whose programs can use this schema, as the migrations note it."""
 
 _version = Table(

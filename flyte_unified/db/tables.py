@@ -251,6 +251,7 @@ actions = Table(
     Column("value", LargeBinary, comment="a condition's flyteidl2.core.Literal"),
     Column("state", _TEXT, nullable=False, server_default="", comment="what StateService.Put stored"),
     Column("record", LargeBinary, nullable=False, comment="the latest attempt, flyteidl2.workflow.ActionAttempt"),
+    Column("reported", BigInteger, comment="of a tracked run: its client's latest version; NULL: carried out here"),
     PrimaryKeyConstraint("project", "domain", "run", "name"),
     ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"]),
     # Not in the order of the primary key: Postgres, which thinks little of runs' sizes, would take it for that.
@@ -268,6 +269,14 @@ actions = Table(
         **_only("parent IS NULL"),
     ),
     Index("ix_actions_live", "created_at", **_only("ended_at IS NULL")),
+    Index(
+        "ix_actions_tracked",
+        "project",
+        "domain",
+        "created_at",
+        "run",
+        **_only("parent IS NULL AND reported IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 60},  # room for a row's next versions on its page, so that a move touches no index
 )
 

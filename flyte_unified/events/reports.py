@@ -45,7 +45,7 @@ def of_events(action: Action, events: Iterable[run_definition_pb2.ActionEvent], 
     steps: list[Step] = []
     for event in events:
         if event.attempt >= place.attempt and not place.phase.terminal:
-            steps += _advance(place, event.attempt, at=_time(event))
+            steps += _advance(place, event.attempt, at=time_of(event))
             steps += _event(place, event, retries=retries)
     return steps
 
@@ -63,7 +63,7 @@ def of_status(action: Action, message: internal_run_service_pb2.UpdateActionStat
         to=phase,
         attempt=status.attempts or None,
         at=micros(status.end_time, field="status.end_time") if phase.terminal and status.HasField("end_time") else None,
-        error=_error(place.record.error_info) if failed else None,
+        error=error_of(place.record.error_info) if failed else None,
         cache_status=status.cache_status or None,
         reason=message.abort_reason,
         principal=message.principal.user.id.subject or message.principal.application.id.subject,
@@ -78,7 +78,7 @@ def _advance(place: _Place, attempt: int, *, at: Micros | None) -> list[Step]:
         raise InvalidArgument(f"attempt: {attempt} is far beyond attempt {place.attempt}, which is under way")
     steps: list[Step] = []
     while place.attempt < attempt:
-        error = _error(place.record.error_info)
+        error = error_of(place.record.error_info)
         failure = Failure.SYSTEM if error.kind == execution_pb2.ExecutionError.SYSTEM else Failure.USER
         steps.append(Retry(attempt=place.attempt, error=error, failure=failure, at=at))
         place.attempt += 1
@@ -89,7 +89,7 @@ def _advance(place: _Place, attempt: int, *, at: Micros | None) -> list[Step]:
 
 def _event(place: _Place, event: run_definition_pb2.ActionEvent, *, retries: int) -> list[Step]:
     phase = phase_of(event.phase, field="event.phase")
-    details = _details(event)
+    details = details_of(event)
     error = None
     if phase is Phase.FAILED and event.attempt <= retries:
         details.error_info.CopyFrom(event.error_info)
@@ -97,7 +97,7 @@ def _event(place: _Place, event: run_definition_pb2.ActionEvent, *, retries: int
     elif not legal(place.phase, phase):
         phase = place.phase  # told late: what it brings counts, the phase is past
     elif event.HasField("error_info"):
-        error = _error(event.error_info)
+        error = error_of(event.error_info)
     before = place.record.SerializeToString(deterministic=True)
     merge(place.record, details)
     if phase == place.phase and place.record.SerializeToString(deterministic=True) == before:
@@ -106,7 +106,7 @@ def _event(place: _Place, event: run_definition_pb2.ActionEvent, *, retries: int
     move = Move(
         to=phase,
         attempt=event.attempt,
-        at=_time(event),
+        at=time_of(event),
         error=error,
         output_uri=event.outputs.output_uri,
         report_uri=event.outputs.report_uri,
@@ -116,7 +116,7 @@ def _event(place: _Place, event: run_definition_pb2.ActionEvent, *, retries: int
     return [move]
 
 
-def _details(event: run_definition_pb2.ActionEvent) -> run_definition_pb2.ActionAttempt:
+def details_of(event: run_definition_pb2.ActionEvent) -> run_definition_pb2.ActionAttempt:
     """What an event brings to its attempt's record."""
     for seen in event.cluster_events:
         micros(seen.occurred_at, field="event.cluster_events.occurred_at")
@@ -129,7 +129,7 @@ def _details(event: run_definition_pb2.ActionEvent) -> run_definition_pb2.Action
     return details
 
 
-def _error(info: run_definition_pb2.ErrorInfo) -> execution_pb2.ExecutionError:
+def error_of(info: run_definition_pb2.ErrorInfo) -> execution_pb2.ExecutionError:
     error = execution_pb2.ExecutionError(
         code=info.code or "Unknown",
         message=info.message or "the attempt ended, and nothing was reported of why",
@@ -140,7 +140,7 @@ def _error(info: run_definition_pb2.ErrorInfo) -> execution_pb2.ExecutionError:
     return error
 
 
-def _time(event: run_definition_pb2.ActionEvent) -> Micros | None:
+def time_of(event: run_definition_pb2.ActionEvent) -> Micros | None:
     """When it happened; when it was seen where that is not known."""
     for field in ("updated_time", "reported_time"):
         if event.HasField(field):

@@ -2,8 +2,21 @@
 
 from flyte_unified.ledger.births import EncodedSpec, task_action
 from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
-from flyte_unified.ledger.model import NO_TASK, Action, ActionType, Details, Failure, Move, NewRun, Retry, Run, TaskId
-from flyte_unified.ledger.moves import error_info, first_record, record_of
+from flyte_unified.ledger.model import (
+    NO_TASK,
+    Action,
+    ActionType,
+    Details,
+    Failure,
+    Move,
+    NewRun,
+    Report,
+    Reported,
+    Retry,
+    Run,
+    TaskId,
+)
+from flyte_unified.ledger.moves import apply, error_info, first_record, record_of
 from flyte_unified.ledger.records import merge
 from flyte_unified.ledger.service import Beside, Ledger
 from flyte_unified.ledger.signals import check_signal, signal
@@ -25,6 +38,8 @@ __all__ = [
     "Move",
     "NewRun",
     "OneAction",
+    "Report",
+    "Reported",
     "Retry",
     "Roots",
     "Run",
@@ -32,6 +47,7 @@ __all__ = [
     "TaskId",
     "WholeRun",
     "action_from",
+    "apply",
     "check_signal",
     "error_info",
     "first_record",

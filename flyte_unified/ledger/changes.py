@@ -40,15 +40,16 @@ class WholeRun:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Changes of the root actions of a project and domain; of all of them when both are empty."""
+    """Changes of the root actions of a project and domain; of all of them when both are empty. Those of tracked runs apart."""
 
     project: str = ""
     domain: str = ""
+    tracked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """Every change."""
+    """Every change of what is carried out here: of no tracked run."""
 
 
 _TOLD = 4096
@@ -139,12 +140,13 @@ class Changes:
 
 def _scopes(action: Action) -> Iterator[Scope]:
     key = action.key
-    yield Everything()
+    if not action.tracked:
+        yield Everything()
     yield OneAction(key)
     yield Children(key)
     yield WholeRun(key.run_key)
     if action.parent is not None:
         yield Children(key.sibling(action.parent))
     else:
-        yield Roots(key.project, key.domain)
-        yield Roots()
+        yield Roots(key.project, key.domain, action.tracked)
+        yield Roots(tracked=action.tracked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,6 +58,11 @@ class Run:
     trigger_type: int | None = None
     """flyteidl2.task.TriggerAutomationSpecType"""
 
+    @property
+    def tracked(self) -> bool:
+        """Whether its client carries it out, and tells us."""
+        return self.source == int(run_definition_pb2.RUN_SOURCE_TRACKED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
@@ -96,6 +101,12 @@ class Action:
     value: bytes | None = None
     state: str = ""
     record: bytes = b""
+    reported: int | None = None
+    """Of a tracked run, whose client carries it out: the version of the latest report."""
+
+    @property
+    def tracked(self) -> bool:
+        return self.reported is not None
 
     @property
     def terminal(self) -> bool:
@@ -174,3 +185,25 @@ class NewRun:
     """flyteidl2.task.TaskSpec of the root action"""
     chosen: bool = field(default=True)
     """Whether the caller chose the name; else a repeated request id gives the run that it made."""
+
+
+class Reported(NamedTuple):
+    """An action as a report leaves it, and the record of the attempt before, where the report began another."""
+
+    action: Action
+    finished: run_definition_pb2.ActionAttempt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a client says of an action that it carries out itself.
+
+    ``judge`` is given the action and, where there is none yet, its parent, if that exists. Pure; may be asked again. It answers
+    with the action itself where nothing is new, and raises what is wrong with the report.
+    """
+
+    key: ActionKey
+    parent: str
+    spec: tuple[str, bytes] | None
+    """Of a task: the digest of its spec, and the spec."""
+    judge: Callable[[Action | None, Action | None], Reported]

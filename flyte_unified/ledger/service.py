@@ -6,7 +6,7 @@ Accepted means durable: a call here returns after the commit, and watchers hear 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,14 +14,14 @@ from typing import TypeVar
 from flyteidl2.task import run_pb2, task_definition_pb2
 
 from flyte_unified.core.clock import Clock
-from flyte_unified.core.errors import NotFound
+from flyte_unified.core.errors import FlyteUnifiedError, NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.ledger import store
 from flyte_unified.ledger.births import EncodedSpec
 from flyte_unified.ledger.changes import Changes, Children, OneAction, Scope
-from flyte_unified.ledger.model import Action, Details, Move, NewRun, Retry, Run
+from flyte_unified.ledger.model import Action, Details, Move, NewRun, Report, Retry, Run
 
 T = TypeVar("T")
 
@@ -85,6 +85,16 @@ class Ledger:
             return await self._commit(work, lambda changed: changed)
         return await self._commit_beside(work, beside)
 
+    async def report(self, reports: Sequence[Report]) -> list[FlyteUnifiedError | None]:
+        """Keeps what a client says of its own actions, in one transaction; what was wrong with each report."""
+        _, wrong = await self._commit(lambda: store.report(reports), lambda result: result[0], single=False)
+        return wrong
+
+    async def abort_run(self, key: RunKey, *, reason: str, principal: str = "") -> None:
+        """Aborts every live action of a run."""
+        now = self._clock.now()
+        await self._commit(lambda: store.abort_run(key, now=now, reason=reason, principal=principal), list, single=False)
+
     async def take_lead(self, name: str, epoch: int, holder: str) -> None:
         """From now on no move of an earlier epoch is written, where ``name`` is EXECUTOR.
 
@@ -123,7 +133,7 @@ class Ledger:
         return await self.read(lambda: store.get_children(key))
 
     async def live(self) -> list[Action]:
-        """Every action that has not ended."""
+        """Every action that is carried out here and has not ended."""
         return await self.read(store.get_live)
 
     async def run(self, key: RunKey) -> tuple[Run, run_pb2.RunSpec]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound, NotLeader
+from flyte_unified.core.errors import Aborted, AlreadyExists, FailedPrecondition, FlyteUnifiedError, NotFound, NotLeader
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Work
@@ -33,7 +33,7 @@ from flyte_unified.db.each import Each, Given
 from flyte_unified.db.tables import actions, attempts, leadership, runs, task_specs
 from flyte_unified.db.upsert import insert_new, insert_or_update, new
 from flyte_unified.ledger import moves
-from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Retry, Run, TaskId
+from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Report, Retry, Run, TaskId
 
 EXECUTOR = "executor"
 """The name under which ``leadership`` notes who carries actions to their end: its epoch fences moves."""
@@ -45,8 +45,11 @@ _IN_RUN = (
 )
 _ONE = _IN_RUN & (actions.c.name == bindparam("_name"))
 _CHILDREN = select(actions).where(_IN_RUN, actions.c.parent == bindparam("_parent")).order_by(actions.c.created_at)
-_LIVE = select(actions).where(actions.c.ended_at.is_(None)).order_by(actions.c.created_at)
+_LIVE = select(actions).where(actions.c.ended_at.is_(None), actions.c.reported.is_(None)).order_by(actions.c.created_at)
+_LIVE_IN_RUN = select(actions).where(_IN_RUN, actions.c.ended_at.is_(None))
+_HOLD = select(actions).where(_ONE).with_for_update(read=True)
 _ADD_ROOT = insert_new(actions)
+_ADD_REPORTED = _ADD_ROOT.returning(actions.c.name)
 
 _COLUMNS = [column.name for column in actions.columns]
 _PLACE = ("project", "domain", "run", "name")
@@ -68,6 +71,7 @@ _MOVED = (
     "principal",
     "value",
     "record",
+    "reported",
 )
 
 
@@ -96,7 +100,8 @@ def _add_child(given: Given) -> Insert:
     above = actions.alias("above")
     values = [above.c.depth + 1 if name == "depth" else given["_" + name] for name in _COLUMNS]
     place = and_(*(above.c[name] == given["_" + name] for name in _RUN_PLACE), above.c.name == given["_parent"])
-    live = select(*values).where(place, above.c.ended_at.is_(None)).with_for_update(read=True, of=above)
+    ours = above.c.ended_at.is_(None) & above.c.reported.is_(None)
+    live = select(*values).where(place, ours).with_for_update(read=True, of=above)
     return insert_new(actions).from_select(_COLUMNS, live).returning(*(actions.c[name] for name in _PLACE), actions.c.depth)
 
 
@@ -176,7 +181,7 @@ _GET_RUN_BY_REQUEST = select(runs).where(
     runs.c.domain == bindparam("_domain"),
     runs.c.request_id == bindparam("_request_id"),
 )
-_COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at.is_(None))
+_COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at.is_(None), actions.c.reported.is_(None))
 
 
 def get_run(key: RunKey) -> Work[Run | None]:
@@ -203,6 +208,7 @@ def get_children(parent: ActionKey) -> Work[list[Action]]:
 
 
 def get_live() -> Work[list[Action]]:
+    """Of what is carried out here."""
     rows = (yield _LIVE).all()
     return [action_from(row) for row in rows]
 
@@ -243,7 +249,8 @@ def _made_before(new: NewRun) -> Work[Run | None]:
 def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
     """Stores a child of a live parent, or finds it; True when it is new. ``spec`` None: it is stored already.
 
-    Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken.
+    Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken,
+    FailedPrecondition in a tracked run.
     """
     add = _ADD_KNOWN_CHILD if spec is None else _ADD_CHILD
     while (row := (yield add, {"_" + name: value for name, value in columns(new).items()}).first()) is None:
@@ -252,6 +259,8 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
         parent = yield from get_action(new.key.sibling(new.parent or ""))
         if parent is None:
             raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
+        if parent.tracked:
+            raise FailedPrecondition(f"run {new.key.run_key} is tracked: its client carries it out, and reports its actions")
         if parent.terminal:
             raise Aborted(f"action {new.parent!r} has ended ({parent.phase.name}); it starts nothing more")
     if spec is not None:
@@ -299,6 +308,55 @@ def move(
     changed = [after]
     if ends:
         changed += yield from _abort_below(after, now=now, reason=_reason(after), principal=after.principal)
+    return changed
+
+
+def report(reports: Sequence[Report]) -> Work[tuple[list[Action], list[FlyteUnifiedError | None]]]:
+    """Keeps what a client says, report by report: the actions that changed, and of each report what was wrong with it."""
+    changed: dict[ActionKey, Action] = {}
+    wrong: list[FlyteUnifiedError | None] = []
+    for each in reports:
+        try:
+            after = yield from _report(each)
+        except FlyteUnifiedError as error:
+            wrong.append(error)
+            continue
+        wrong.append(None)
+        if after is not None:
+            changed[after.key] = after
+    return list(changed.values()), wrong
+
+
+def _report(new: Report) -> Work[Action | None]:
+    while True:
+        known = yield from get_action(new.key)
+        above = None
+        if known is None:  # its parent is held: what aborts that sees the child, or has been here before
+            row = (yield _HOLD, _place(new.key.sibling(new.parent))).one_or_none()
+            above = action_from(row) if row is not None else None
+        after, finished = new.judge(known, above)
+        if after is known:
+            return None
+        if known is not None:
+            saved = yield from _save(known, after)
+        else:
+            saved = (yield _ADD_REPORTED, columns(after)).first() is not None
+            if saved and new.spec is not None:
+                yield _ADD_SPEC, {"_digest": new.spec[0], "_spec": new.spec[1]}
+        if saved:
+            if finished is not None:
+                yield _ARCHIVE, _attempt_columns(after.key, finished)
+            return after
+
+
+def abort_run(key: RunKey, *, now: Micros, reason: str, principal: str) -> Work[list[Action]]:
+    """Aborts every live action of a run, below whatever it is."""
+    abort = Move(to=Phase.ABORTED, reason=reason, principal=principal)
+    changed: list[Action] = []
+    while live := [action_from(row) for row in (yield _LIVE_IN_RUN, _run_place(key)).all()]:
+        ends = {before.key: (before, after) for before in live if (after := moves.apply(before, abort, now=now)) is not None}
+        saved = {ActionKey._make(row) for row in (yield _UPDATE, [_guarded(*pair) for pair in ends.values()]).all()}
+        changed += [ends[key][1] for key in ends if key in saved]
     return changed
 
 

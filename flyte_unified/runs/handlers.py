@@ -16,21 +16,17 @@ from flyte_unified.ledger.api import Ledger, Move, signal
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.groups import Groups
-from flyte_unified.runs.lists import Lister
-from flyte_unified.runs.watches import Watcher
+from flyte_unified.runs.reads import ReadHandlers
 
 _ABORTED = "User requested abort"
 
 
-class RunsHandlers:
+class RunsHandlers(ReadHandlers):
     """flyteidl2.workflow.RunService"""
 
     def __init__(self, *, ledger: Ledger, creator: Creator, reader: Reader) -> None:
-        self._ledger = ledger
+        super().__init__(ledger=ledger, reader=reader)
         self._creator = creator
-        self._reader = reader
-        self._lister = Lister(ledger=ledger)
-        self._watcher = Watcher(ledger=ledger)
         self._groups = Groups(ledger=ledger)
 
     async def create_run(
@@ -55,33 +51,6 @@ class RunsHandlers:
         await signal(self._ledger, key, _literal(message.payload), principal=ctx.identity.subject)
         return run_service_pb2.SignalEventResponse()
 
-    async def get_run_details(
-        self, message: run_service_pb2.GetRunDetailsRequest, ctx: CallContext
-    ) -> run_service_pb2.GetRunDetailsResponse:
-        details = await self._reader.run(run_key(message.run_id), org=message.run_id.org)
-        return run_service_pb2.GetRunDetailsResponse(details=details)
-
-    async def watch_run_details(
-        self, message: run_service_pb2.WatchRunDetailsRequest, ctx: CallContext
-    ) -> AsyncGenerator[run_service_pb2.WatchRunDetailsResponse]:
-        async with aclosing(self._reader.watch_run(run_key(message.run_id), org=message.run_id.org)) as updates:
-            async for details in updates:
-                yield run_service_pb2.WatchRunDetailsResponse(details=details)
-
-    async def get_action_details(
-        self, message: run_service_pb2.GetActionDetailsRequest, ctx: CallContext
-    ) -> run_service_pb2.GetActionDetailsResponse:
-        details = await self._reader.action(action_key(message.action_id), org=message.action_id.run.org)
-        return run_service_pb2.GetActionDetailsResponse(details=details)
-
-    async def watch_action_details(
-        self, message: run_service_pb2.WatchActionDetailsRequest, ctx: CallContext
-    ) -> AsyncGenerator[run_service_pb2.WatchActionDetailsResponse]:
-        key = action_key(message.action_id)
-        async with aclosing(self._reader.watch_action(key, org=message.action_id.run.org)) as updates:
-            async for details in updates:
-                yield run_service_pb2.WatchActionDetailsResponse(details=details)
-
     async def get_action_data(
         self, message: run_service_pb2.GetActionDataRequest, ctx: CallContext
     ) -> run_service_pb2.GetActionDataResponse:
@@ -105,28 +74,6 @@ class RunsHandlers:
         async with aclosing(self._reader.watch_cluster_events(key, message.attempt)) as batches:
             async for events in batches:
                 yield run_service_pb2.WatchClusterEventsResponse(cluster_events=events)
-
-    async def list_runs(self, message: run_service_pb2.ListRunsRequest, ctx: CallContext) -> run_service_pb2.ListRunsResponse:
-        return await self._lister.runs(message)
-
-    async def list_actions(
-        self, message: run_service_pb2.ListActionsRequest, ctx: CallContext
-    ) -> run_service_pb2.ListActionsResponse:
-        return await self._lister.actions(message)
-
-    async def watch_runs(
-        self, message: run_service_pb2.WatchRunsRequest, ctx: CallContext
-    ) -> AsyncGenerator[run_service_pb2.WatchRunsResponse]:
-        async with aclosing(self._watcher.runs(message)) as updates:
-            async for update in updates:
-                yield update
-
-    async def watch_actions(
-        self, message: run_service_pb2.WatchActionsRequest, ctx: CallContext
-    ) -> AsyncGenerator[run_service_pb2.WatchActionsResponse]:
-        async with aclosing(self._watcher.actions(message)) as updates:
-            async for update in updates:
-                yield update
 
     async def watch_groups(
         self, message: run_service_pb2.WatchGroupsRequest, ctx: CallContext

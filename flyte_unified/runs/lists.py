@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_service_pb2
 
@@ -16,14 +18,15 @@ _OLDEST_FIRST = (Order("created_at"),)
 
 
 class Lister:
-    """Pages of runs and of a run's actions."""
+    """Pages of runs, either tracked ones or all others, and of a run's actions."""
 
-    def __init__(self, *, ledger: Ledger) -> None:
+    def __init__(self, *, ledger: Ledger, tracked: bool = False) -> None:
         self._ledger = ledger
+        self._tracked = tracked
 
     async def runs(self, message: run_service_pb2.ListRunsRequest) -> run_service_pb2.ListRunsResponse:
         """Newest first, where the request sets no order. Raises InvalidArgument naming the field."""
-        scope = scopes.of_list(message)
+        scope = replace(scopes.of_list(message), tracked=self._tracked)
         page = listing(
             message.request,
             lists.kinds(store.run_field),

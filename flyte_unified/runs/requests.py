@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flyteidl2.common import run_pb2 as common_run_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
-from flyteidl2.workflow import run_service_pb2
+from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from google.protobuf.message import Message
 
 from flyte_unified.core.clock import Micros, micros, timestamp
@@ -45,6 +45,8 @@ class Inputs:
 
 
 def target(message: run_service_pb2.CreateRunRequest) -> Target:
+    if message.source == run_definition_pb2.RUN_SOURCE_TRACKED:
+        raise InvalidArgument("source: TRACKED is of runs that TrackedRunService makes")
     match message.WhichOneof("id"):
         case "run_id":
             run = message.run_id

@@ -14,7 +14,7 @@ from flyte_unified.ledger.api import NO_TASK, Action, Roots, TaskId
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """Runs of a project and domain, of a task, or, where these are empty, all.
+    """Runs of a project and domain, of a task, or, where these are empty, all; tracked ones, or all others.
 
     ``trigger`` is the name of its task, which may be empty, and its own; lists alone have it. ``org`` is what the caller calls
     the organisation: to be echoed, no part of the scope.
@@ -24,18 +24,21 @@ class RunScope:
     domain: str = ""
     task: TaskId = NO_TASK
     trigger: tuple[str, str] = ("", "")
+    tracked: bool = False
     org: str = field(default="", repr=False, compare=False)
 
     def includes(self, root: Action) -> bool:
         """Whether the run with this root is meant."""
         asked = (self.project, self.domain, *self.task)
         has = (root.key.project, root.key.domain, *root.task)
-        return all(part in ("", there) for part, there in zip(asked, has, strict=True))
+        return root.tracked == self.tracked and all(part in ("", there) for part, there in zip(asked, has, strict=True))
 
     @property
     def changes(self) -> Roots:
         """Changes that may be of such runs."""
-        return Roots(self.project, self.domain) if self.project and self.domain else Roots()
+        if self.project and self.domain:
+            return Roots(self.project, self.domain, self.tracked)
+        return Roots(tracked=self.tracked)
 
 
 def of_list(message: run_service_pb2.ListRunsRequest) -> RunScope:

@@ -166,6 +166,7 @@ def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT) -> Se
         (runs.c.trigger_name, scope.trigger[1]),
     )
     where = [column == value for column, value in asked if value]
+    where.append(actions.c.reported.is_not(None) if scope.tracked else actions.c.reported.is_(None))
     return select(*columns, *runs.columns).join(runs, _SAME_RUN).where(actions.c.parent.is_(None), *where)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
 from flyteidl2.task import run_pb2
@@ -26,14 +27,15 @@ _MESSAGE = 500
 
 
 class Watcher:
-    """Watches that end when the caller leaves or the server stops."""
+    """Watches that end when the caller leaves or the server stops; of runs, either tracked ones or all others."""
 
-    def __init__(self, *, ledger: Ledger) -> None:
+    def __init__(self, *, ledger: Ledger, tracked: bool = False) -> None:
         self._ledger = ledger
+        self._tracked = tracked
 
     async def runs(self, message: run_service_pb2.WatchRunsRequest) -> AsyncGenerator[run_service_pb2.WatchRunsResponse]:
         """The newest runs of the scope, then new ones and changes of any. Raises InvalidArgument naming the field."""
-        scope = scopes.of_watch(message)
+        scope = replace(scopes.of_watch(message), tracked=self._tracked)
         at_hand: dict[RunKey, Run] = {}
 
         async def newest() -> list[Action]:

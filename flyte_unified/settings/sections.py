@@ -320,6 +320,17 @@ class Triggers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """Runs that their clients carry out and report (`flyte run --local --tracked`)."""
+
+    silence: Seconds = _setting(
+        604800.0,
+        "After how long without a report a run that has not ended counts as given up, and is aborted; 0: never.",
+        least=0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Projects:
     """What exists at the first start."""
 

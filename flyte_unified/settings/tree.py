@@ -39,6 +39,7 @@ from flyte_unified.settings.sections import (
     Server,
     Storage,
     Strings,
+    Tracked,
     Triggers,
 )
 
@@ -79,6 +80,7 @@ class Settings:
     cache: Cache = Cache()
     projects: Projects = Projects()
     triggers: Triggers = Triggers()
+    tracked: Tracked = Tracked()
     log: Log = Log()
     identity: Identity = Identity()
     file: Path | None = field(default=None, compare=False)
@@ -148,6 +150,7 @@ SECTIONS: dict[str, type] = {
     "cache": Cache,
     "projects": Projects,
     "triggers": Triggers,
+    "tracked": Tracked,
     "log": Log,
     "identity": Identity,
 }

@@ -32,6 +32,7 @@ from flyteidl2.workflow import (
     run_logs_service_pb2,
     run_service_pb2,
     state_service_pb2,
+    tracked_run_service_pb2,
     translator_service_pb2,
 )
 from google.protobuf.descriptor import FieldDescriptor
@@ -45,6 +46,8 @@ RUN = "example"
 """A run that is under way, with the child ``n0`` that sleeps, the condition ``c0`` and the trace ``t0``."""
 DONE = "done"
 """A run that has succeeded."""
+TRACKED = "local-example"
+"""A run that its client carries out."""
 SPARE = "spare"
 """A run like ``example`` that nobody minds the end of."""
 
@@ -113,6 +116,7 @@ async def prepare(there: World) -> None:
         await there.enqueue(run, "n0")
         await there.condition(run, "c0")
         await there.send(world.ACTIONS + "Enqueue", world.trace_request(run, "t0"), actions_pb2.EnqueueResponse)
+    await there.send(world.TRACKED + "CreateRun", _tracked()["CreateRun"], run_service_pb2.CreateRunResponse)
     await there.create(DONE, timedelta(0))
     assert (await there.ended(DONE)).status.phase == phase_pb2.ACTION_PHASE_SUCCEEDED
     await there.send(
@@ -155,6 +159,7 @@ async def examples(there: World) -> list[Example]:
         "workflow.EventsProxyService": {"Record": events_proxy_service_pb2.RecordRequest(events=[event(SPARE, "n0")])},
         "workflow.InternalRunService": _internal(),
         "workflow.RunService": _runs(),
+        "workflow.TrackedRunService": _tracked(),
         "dataproxy.DataProxyService": _data(),
         "workflow.RunLogsService": {"TailLogs": run_logs_service_pb2.TailLogsRequest(action_id=world.action_id(DONE))},
         "workflow.TranslatorService": _translator(),
@@ -342,6 +347,28 @@ def _runs() -> dict[str, Message]:
         ),
         "WatchGroups": groups,
     }
+
+
+def _tracked() -> dict[str, Message]:
+    """Those that RunService has, too, about a tracked run."""
+    created = tracked_run_service_pb2.CreateTrackedRunRequest(
+        run_id=world.run_id(TRACKED), task_spec=world.nap_spec(), labels={"team": "red"}
+    )
+    created.run_start_time.seconds = 1_700_000_000
+    update = tracked_run_service_pb2.TrackedActionUpdate(
+        event=event(TRACKED, "n0"), parent_name="a0", task=run_definition_pb2.TaskAction(spec=world.nap_spec("child"))
+    )
+    update.status.start_time.seconds = 1_700_000_000
+    report = tracked_run_service_pb2.ReportTrackedActionsRequest(run_id=world.run_id(TRACKED), updates=[update])
+    shared = _runs()
+    found: dict[str, Message] = {"CreateRun": created, "ReportActions": report}
+    for rpc in ("GetRunDetails", "WatchRunDetails", "ListActions", "WatchActions", "AbortRun"):
+        found[rpc] = copy.deepcopy(shared[rpc])
+        found[rpc].run_id.CopyFrom(world.run_id(TRACKED))  # type: ignore[attr-defined]  # each of these has one
+    for rpc in ("GetActionDetails", "WatchActionDetails"):
+        found[rpc] = copy.deepcopy(shared[rpc])
+        found[rpc].action_id.CopyFrom(world.action_id(TRACKED))  # type: ignore[attr-defined]
+    return found | {rpc: shared[rpc] for rpc in ("ListRuns", "WatchRuns")}
 
 
 def _data() -> dict[str, Message]:

@@ -32,6 +32,8 @@ _WITHOUT_A_MESSAGE = {
     "/flyteidl2.trigger.TriggerService/ListTriggers": "ok",
     "/flyteidl2.workflow.RunService/ListRuns": "ok",
     "/flyteidl2.workflow.RunService/WatchRuns": "open",
+    "/flyteidl2.workflow.TrackedRunService/ListRuns": "ok",
+    "/flyteidl2.workflow.TrackedRunService/WatchRuns": "open",
     "/flyteidl2.workflow.TranslatorService/LiteralsToLaunchFormJson": "ok",
     "/flyteidl2.workflow.TranslatorService/TaskSpecToLaunchFormJson": "ok",
     # What is wrong with one report is told in its own answer.

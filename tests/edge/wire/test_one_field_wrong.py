@@ -43,6 +43,7 @@ _SERVED = [
     "workflow.RunLogsService",
     "workflow.RunService",
     "workflow.StateService",
+    "workflow.TrackedRunService",
     "workflow.TranslatorService",
 ]
 

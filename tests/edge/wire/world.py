@@ -26,6 +26,7 @@ from tests.edge.wire.raw import Answer, Raw
 
 PROJECT, DOMAIN = "flytesnacks", "development"
 RUNS = "/flyteidl2.workflow.RunService/"
+TRACKED = "/flyteidl2.workflow.TrackedRunService/"
 ACTIONS = "/flyteidl2.actions.ActionsService/"
 DATA = "/flyteidl2.dataproxy.DataProxyService/"
 HOUR = timedelta(hours=1)
