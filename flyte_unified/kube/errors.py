@@ -7,6 +7,7 @@ a number: a name that is taken and a write that lost are both 409.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,12 @@ from flyte_unified.core.errors import Code, FlyteUnifiedError
 
 _TEXT = 500
 """Characters of an answer that is no Status which a message shows."""
+
+
+_RIGHT = re.compile(
+    r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
+    r'( in the namespace "(?P<namespace>[^"]+)")?'
+)
 
 
 class KubeError(FlyteUnifiedError):
@@ -76,6 +83,15 @@ class Forbidden(KubeError):
     """We may not (403: rights, a quota, an admission policy), or the server does not know us (401)."""
 
     code = Code.PERMISSION_DENIED
+
+    @property
+    def right(self) -> str:
+        """What the account may not do, as ``list pods in the namespace flyte``; empty where that is not the reason."""
+        if (found := _RIGHT.search(self.message)) is None:
+            return ""
+        group = f".{found['group']}" if found["group"] else ""
+        where = f" in the namespace {found['namespace']}" if found["namespace"] else ""
+        return f"{found['verb']} {found['resource']}{group}{where}"
 
 
 class Invalid(KubeError):

@@ -13,10 +13,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-import structlog
-
 from flyte_unified.actions.mirror import Mirror
-from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.dataproxy.pod_logs import PodLines
 from flyte_unified.executor.controller import Controller
@@ -31,6 +28,7 @@ from flyte_unified.launchers.pods.launcher import PodLauncher
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
 from flyte_unified.ledger.api import EXECUTOR
 from flyte_unified.planes.api import Parts
+from flyte_unified.planes.campaign import Campaign
 from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.planes.pods import operator_config, patience, pod_config
 from flyte_unified.plugins.api import Job, Pod, Resource
@@ -40,10 +38,6 @@ from flyte_unified.plugins.pods.build import Pods
 from flyte_unified.secrets.objects import ObjectVault
 from flyte_unified.settings import Settings
 
-_log = structlog.get_logger(__name__)
-
-_PAUSE = 2.0
-"""Seconds before a server stands for election again after a term that failed."""
 _EVERYTHING = Capacity(cpu=float("inf"), memory=1 << 62)
 """What there is room for is the cluster's scheduler's to say."""
 
@@ -76,21 +70,22 @@ class Cluster:
         self._operators = Operators(pods, operator_config(settings.operators))
         self._connectors = ConnectorParts(settings, parts)
         self._plugins = ClusterPlugins(pods=pods, operators=self._operators, connectors=self._connectors.describe)
-        self._campaign: asyncio.Task[None] | None = None
+        self._campaign = Campaign(lambda: self._elector.run(self._lead))
+        self._standing: asyncio.Task[None] | None = None
         self.lines = self._connectors.lines(PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs))
         self.controller: Controller | None = None
 
     async def start(self) -> None:
         await self._kube.start()
         self.vault.start()
-        self._campaign = asyncio.create_task(self._stand(), name="election")
+        self._stand()
 
     async def drain(self, on: bool) -> None:
         """Leaves the lead to another, or stands for it again."""
         if on:
             await self._withdraw()
-        elif self._campaign is None or self._campaign.done():
-            self._campaign = asyncio.create_task(self._stand(), name="election")
+        elif self._standing is None or self._standing.done():
+            self._stand()
 
     async def stop(self, *, grace: float) -> None:
         """Whatever runs in the cluster goes on."""
@@ -103,19 +98,12 @@ class Cluster:
         await self._kube.stop()
 
     async def _withdraw(self) -> None:
-        if self._campaign is not None:
-            self._campaign.cancel()
-            await asyncio.wait((self._campaign,))
+        if self._standing is not None:
+            self._standing.cancel()
+            await asyncio.wait((self._standing,))
 
-    async def _stand(self) -> None:
-        while True:
-            try:
-                await self._elector.run(self._lead)
-            except FlyteUnifiedError as error:
-                _log.warning("a term ended", error=error.message)
-            except Exception:
-                _log.exception("a term failed")
-            await asyncio.sleep(_PAUSE)
+    def _stand(self) -> None:
+        self._standing = asyncio.create_task(self._campaign.last(), name="election")
 
     async def _lead(self, epoch: int) -> None:
         """One term."""
@@ -126,6 +114,7 @@ class Cluster:
             await controller.start()
             self.controller = controller
             await self._parts.scheduler.start()
+            self._campaign.under_way()
             await controller.deposed()
         finally:
             self.controller = None
