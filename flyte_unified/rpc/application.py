@@ -21,7 +21,7 @@ from flyte_unified.rpc.exchange import Disconnected, Exchange
 from flyte_unified.rpc.grpcweb import Grpc, GrpcWeb, GrpcWebText
 from flyte_unified.rpc.registry import JSON, PROTO, Kind, Method, Registry
 from flyte_unified.rpc.relay.relay import Relay
-from flyte_unified.rpc.web import Cors, Router, decoded, host_check, request
+from flyte_unified.rpc.web import Cors, Router, decoded, host_check, is_address, request
 from flyte_unified.rpc.wire import Wire
 
 _TEXT = (("content-type", "text/plain; charset=utf-8"),)
@@ -84,10 +84,10 @@ class Application:
             await self.relay.serve(exchange, site)
             return
         if exchange.path == "/healthz":
-            # A probe asks by address, whatever the Host; there is nothing to read here, nor at /readyz.
+            # A probe asks by address, whatever the Host; there is nothing to read here.
             await exchange.respond(200, _TEXT, b"OK")
             return
-        if exchange.path != "/readyz" and not self._known_host(exchange.host):
+        if not (self._known_host(exchange.host) or _is_of_an_instance(exchange)):
             await exchange.respond(421, _TEXT, b"this server is not known by that host name (server.allowed_hosts)\n")
             return
         content_type = self._read_headers(exchange)
@@ -203,6 +203,14 @@ class Application:
             await exchange.respond(500, _JSON, b'{"code":"internal"}')
         except Disconnected:
             exchange.abort()
+
+
+def _is_of_an_instance(exchange: Exchange) -> bool:
+    """What probes and Prometheus ask of each replica by its own address.
+
+    A page that had its name rebound to ours sends that name: so it reads whether we are ready, and no counts.
+    """
+    return exchange.path == "/readyz" or (exchange.path == "/metrics" and is_address(exchange.host))
 
 
 def _wire(content_type: str) -> tuple[Wire | None, str]:

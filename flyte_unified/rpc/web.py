@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import parse_qsl, unquote
 
 from flyte_unified.core.context import Headers
@@ -39,12 +39,22 @@ def host_check(allowed: Iterable[str]) -> Callable[[str], bool]:
             return True
         if suffixes and name.endswith(suffixes):
             return True
-        try:
-            return ip_address(name).is_loopback
-        except ValueError:
-            return False
+        address = _address(name)
+        return address is not None and address.is_loopback
 
     return check
+
+
+def is_address(host: str) -> bool:
+    """Whether a Host header is an address and no name."""
+    return _address(_without_port(host)) is not None
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None
 
 
 def _without_port(host: str) -> str:

@@ -53,6 +53,7 @@ ROUTES = [
     Route("GET", "/count/{size:[0-9]{2}}", echo),
     Route("GET", "/stream", stream),
     Route("GET", "/readyz", ready),
+    Route("GET", "/metrics", ready),
     Route("GET", "/missing", missing),
     Route("GET", "/broken", broken),
 ]
@@ -168,10 +169,13 @@ async def test_route_errors(served: Service, version: str) -> None:
     ],
 )
 async def test_host(served: Service, version: str, host: str, status: int) -> None:
-    """Only a host name that is loopback or configured reaches a service; a probe reaches /healthz and /readyz by any."""
+    """Only a host name that is loopback or configured reaches a service; a probe reaches /healthz and /readyz by any, and
+    Prometheus /metrics by any address, as it scrapes pods."""
     assert (await curl(version, "-H", f"host: {host}", *JSON, served.url + GET_PROJECT))[0] == status
     assert (await curl(version, "-H", f"host: {host}", served.url + "/healthz"))[::2] == (200, b"OK")
     assert (await curl(version, "-H", f"host: {host}", served.url + "/readyz"))[::2] == (200, b"ready")
+    scraped = 200 if host == "192.168.1.1" else status
+    assert (await curl(version, "-H", f"host: {host}", served.url + "/metrics"))[0] == scraped
 
 
 @pytest.mark.parametrize("version", VERSIONS)
