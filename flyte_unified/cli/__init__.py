@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from flyte_unified.cli import config, data, db, drain, start, status, version
+from flyte_unified.cli import config, data, db, doctor, drain, start, status, version
 from flyte_unified.core.errors import FlyteUnifiedError
 
-VERBS = (start, status, drain, config, db, data, version)
+VERBS = (start, status, drain, doctor, config, db, data, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

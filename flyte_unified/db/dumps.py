@@ -41,6 +41,30 @@ def check_sqlite(path: Path) -> None:
         raise FailedPrecondition(f"{path} is damaged: {found}")
 
 
+def revision_of_sqlite(path: Path) -> str | None:
+    """The schema of a database that may be in use; None where there is none in it."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return None
+        return str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
+async def look_at_postgres(url: str) -> tuple[str | None, float]:
+    """The schema of a database that may be in use, and what its server's clock says (seconds). Raises Unavailable."""
+    from flyte_unified.db.postgres_client import connect, told  # a laptop has no need of it
+
+    try:
+        connection = await connect(url, statement_timeout=_BUSY_SECONDS)
+        try:
+            now = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())"))
+            exists = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
+            return (await connection.fetchval("SELECT version_num FROM alembic_version") if exists else None), now
+        finally:
+            await connection.close()
+    except Exception as error:
+        raise told(error) from error
+
+
 def place_sqlite(source: Path, target: Path) -> None:
     """Puts the database ``source`` where ``target`` was; nobody has either open."""
     for suffix in ("-wal", "-shm"):  # those of the old one say nothing about the new one

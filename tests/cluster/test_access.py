@@ -7,9 +7,12 @@ from contextlib import aclosing
 
 import pytest
 
+from flyte_unified.cli.doctor.cluster import CHECKS
+from flyte_unified.cli.doctor.finding import Level, examined
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Forbidden
 from flyte_unified.kube.kinds import CRDS, LEASES, NAMESPACES, NODES, PODS, SECRETS, Kind
+from flyte_unified.settings import load
 from tests.cluster.local import REAL, LocalCluster
 from tests.sdk.conftest import Client
 
@@ -31,6 +34,13 @@ def test_it_may_not_look_around(cluster: LocalCluster, kind: Kind) -> None:
         asyncio.run(listed(cluster, PODS, "default"))
     if not REAL:
         cluster.server.access.refused.clear()
+
+
+def test_the_doctor_asks_for_no_more(cluster: LocalCluster) -> None:
+    """What it looks for is what the manifests give."""
+    settings = load().with_values(cluster.settings, source="test")
+    findings = asyncio.run(examined(CHECKS, settings))
+    assert {finding.level for finding in findings} == {Level.OK}, findings
 
 
 async def listed(cluster: LocalCluster, kind: Kind, namespace: str) -> None:

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from flyte_unified.cli import options
+from flyte_unified.core.errors import FailedPrecondition
 
 
 def add_to(verbs: Any) -> None:
@@ -27,12 +28,16 @@ def add_to(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from flyte_unified.cli.doctor import clients, cluster, data, machine
+    from flyte_unified.cli.doctor import clients, data, machine
     from flyte_unified.cli.doctor.finding import Level, examined
 
     settings = options.load(args)
     checks = [*machine.CHECKS, *data.CHECKS, *clients.CHECKS]
     if settings.execution.launcher == "pods":
+        try:
+            from flyte_unified.cli.doctor import cluster
+        except ModuleNotFoundError as error:
+            raise FailedPrecondition(f"a cluster needs {error.name}: pip install 'flyte-unified[cluster]'") from error
         checks += cluster.CHECKS
     findings = asyncio.run(examined(checks, settings))
     if args.json:

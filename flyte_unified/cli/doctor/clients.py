@@ -66,4 +66,4 @@ def config_path(directory: Path, environ: Mapping[str, str]) -> Path | None:
     return next((path for path in (home / ".union/config.yaml", home / ".flyte/config.yaml") if path.exists()), None)
 
 
-CHECKS: list[Check] = [(_SUBJECT, _client)]
+CHECKS = [Check(_SUBJECT, _client, "flyte-unified config client --write .flyte/config.yaml")]

@@ -17,22 +17,17 @@ _MANIFESTS = "kubectl apply -k config/kubernetes/base -n NAMESPACE"
 
 
 async def _cluster(settings: Settings) -> AsyncIterator[Finding]:
-    try:
-        from kubernetes import aio as _  # noqa: F401
-    except ModuleNotFoundError:
-        yield error("cluster", "the kubernetes package is missing", "pip install 'flyte-unified[cluster]'")
-        return
     cluster = settings.kubernetes
     kube = Kube(kubeconfig=Path(cluster.kubeconfig) if cluster.kubeconfig else None, context=cluster.context)
     await kube.start()
     try:
         async for finding in _kinds(kube, cluster.scope):
             yield finding
-        lease_namespace = cluster.lease_namespace or cluster.scope or "default"
-        rights = [(kind, verb, cluster.scope) for kind in (PODS, TASK_ACTIONS) for verb in _WORK]
-        rights += [(kind, verb, cluster.scope) for kind in (EVENTS, POD_TEMPLATES) for verb in ("list", "watch")]
-        rights += [(LEASES, verb, lease_namespace) for verb in ("get", "create", "update")]
-        missing = [f"{verb} {kind.plural}" for kind, verb, place in rights if not await _may(kube, kind, verb, place)]
+        lease = (cluster.lease_namespace or cluster.scope or "default", cluster.lease)
+        rights = [(kind, verb, cluster.scope, "") for kind in (PODS, TASK_ACTIONS) for verb in _WORK]
+        rights += [(kind, verb, cluster.scope, "") for kind in (EVENTS, POD_TEMPLATES) for verb in ("list", "watch")]
+        rights += [(LEASES, "create", lease[0], ""), *((LEASES, verb, *lease) for verb in ("get", "update"))]
+        missing = [f"{right[1]} {right[0].plural}" for right in rights if not await _may(kube, *right)]
     finally:
         await kube.stop()
     mend = _MANIFESTS.replace("NAMESPACE", cluster.scope or "flyte")
@@ -56,10 +51,10 @@ async def _kinds(kube: Kube, namespace: str) -> AsyncIterator[Finding]:
         yield ok("cluster", "answers, and knows TaskActions")
 
 
-async def _may(kube: Kube, kind: Kind, verb: str, namespace: str) -> bool:
-    asked = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": namespace}
+async def _may(kube: Kube, kind: Kind, verb: str, namespace: str, name: str) -> bool:
+    asked = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": namespace, "name": name}
     answer = await kube.create(ACCESS_REVIEWS, {"metadata": {}, "spec": {"resourceAttributes": asked}})
     return bool(answer.get("status", {}).get("allowed"))
 
 
-CHECKS: list[Check] = [("cluster", _cluster)]
+CHECKS = [Check("cluster", _cluster, "see kubernetes.kubeconfig and kubernetes.context; `kubectl cluster-info` must answer")]

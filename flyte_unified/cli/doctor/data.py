@@ -110,9 +110,9 @@ def skew(whose: str, seconds: float) -> Finding:
     return error("clock", f"{abs(seconds):.0f} s {direction} that of {whose}: signatures are refused", mend)
 
 
-CHECKS: list[Check] = [
-    ("data directory", _directory),
-    ("disk", _space),
-    ("database", _database),
-    ("objects", _objects),
+CHECKS = [
+    Check("data directory", _directory, "choose another with --data-dir"),
+    Check("disk", _space, "choose another with --data-dir"),
+    Check("database", _database, "see database.url, or bring a backup back: flyte-unified db restore FILE --replace"),
+    Check("objects", _objects, "see storage.root, storage.s3_endpoint and the keys"),
 ]

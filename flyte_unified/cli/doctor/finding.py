@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flyte_unified.core.errors import FlyteUnifiedError
 from flyte_unified.settings import Settings
@@ -37,8 +38,12 @@ class Finding:
         return {"level": self.level.value, "subject": self.subject, "finding": self.text, "mend": self.mend}
 
 
-Check = tuple[str, Callable[[Settings], AsyncIterator[Finding]]]
-"""What is looked at, and how. Whatever error of ours it raises is a finding, with its mend behind the first semicolon."""
+class Check(NamedTuple):
+    """What is looked at, and how. An error of ours is a finding, too; ``mend`` is for those that name no way out."""
+
+    subject: str
+    look: Callable[[Settings], AsyncIterator[Finding]]
+    mend: str
 
 
 def ok(subject: str, text: str) -> Finding:
@@ -53,18 +58,13 @@ def error(subject: str, text: str, mend: str) -> Finding:
     return Finding(Level.ERROR, subject, text, mend)
 
 
-def told(subject: str, raised: FlyteUnifiedError, *, mend: str = "") -> Finding:
-    """An error of ours as a finding."""
-    text, _, way_out = raised.message.partition("; ")
-    return error(subject, text, mend or way_out)
-
-
 async def examined(checks: Sequence[Check], settings: Settings) -> list[Finding]:
     """What all ``checks`` found, in order."""
     findings: list[Finding] = []
-    for subject, look in checks:
+    for check in checks:
         try:
-            findings += [finding async for finding in look(settings)]
+            findings += [finding async for finding in check.look(settings)]
         except FlyteUnifiedError as raised:
-            findings.append(told(subject, raised))
+            text, _, way_out = raised.message.partition("; ")
+            findings.append(error(check.subject, text, way_out or check.mend))
     return findings

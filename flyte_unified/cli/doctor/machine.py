@@ -108,11 +108,11 @@ async def _kernel(settings: Settings) -> AsyncIterator[Finding]:
         yield warning("user namespaces", "not for this user: a task that wants a secret as a file will fail", mend)
 
 
-CHECKS: list[Check] = [
-    ("flyte-unified", _python),
-    ("tasks' Python", _interpreter),
-    ("port", _port),
-    ("localhost", _localhost),
-    ("open files", _files),
-    ("kernel", _kernel),
+CHECKS = [
+    Check("flyte-unified", _python, "install it again"),
+    Check("tasks' Python", _interpreter, "choose another with --python"),
+    Check("port", _port, "choose another with --port"),
+    Check("localhost", _localhost, "mend /etc/hosts"),
+    Check("open files", _files, "raise the limit with ulimit"),
+    Check("kernel", _kernel, "run the server as a user of its own"),
 ]

@@ -93,8 +93,8 @@ class Groups:
 
 def find(proc: str = "/proc") -> Groups:
     """Prepare our own group to hold others, where that can and may be."""
-    own = _own(_read(proc + "/self/cgroup"), _read(proc + "/self/mountinfo")) if sys.platform == "linux" else None
-    if own is None or "memory" not in _read(own + "/cgroup.controllers").split():
+    own = _ours(proc)
+    if own is None:
         return Groups(None)
     try:
         _pass_on(own)
@@ -103,9 +103,21 @@ def find(proc: str = "/proc") -> Groups:
     return Groups(own)
 
 
+def delegated(proc: str = "/proc") -> bool:
+    """Whether ``find`` is likely to find them; changes nothing."""
+    own = _ours(proc)
+    return own is not None and os.access(own + "/cgroup.subtree_control", os.W_OK)
+
+
 def of(order: dict[str, Any]) -> Group | None:
     """The group of a work, from its order."""
     return Group(order["group"]) if order.get("group") else None
+
+
+def _ours(proc: str) -> str | None:
+    """The directory of the group that may be ours, where it counts memory."""
+    own = _own(_read(proc + "/self/cgroup"), _read(proc + "/self/mountinfo")) if sys.platform == "linux" else None
+    return own if own is not None and "memory" in _read(own + "/cgroup.controllers").split() else None
 
 
 def _own(membership: str, mounts: str) -> str | None:
