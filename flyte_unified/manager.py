@@ -5,6 +5,7 @@ Laptop, cluster and fixture differ by a ``Settings`` value and by nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,8 @@ from google.protobuf.message import DecodeError
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
+from flyte_unified.apps.handlers import AppLogsHandlers, AppsHandlers
+from flyte_unified.apps.service import Apps
 from flyte_unified.artifacts.handlers import ArtifactsHandlers
 from flyte_unified.artifacts.produced import Produced
 from flyte_unified.artifacts.service import Artifacts
@@ -51,6 +54,7 @@ from flyte_unified.ledger.api import Ledger, action_from
 from flyte_unified.operations.admission import Admission
 from flyte_unified.operations.drain import Drain
 from flyte_unified.planes.api import Parts, Plane
+from flyte_unified.planes.apps import apps_of
 from flyte_unified.planes.laptop import Laptop
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import SYSTEM, Projects
@@ -147,6 +151,7 @@ class Manager:
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._add_scopes(clock)
+        self._apps = self._add_apps(identities, clock)
         self._drain = Drain(self.plane)
         self._add_operations(Admission(settings, key=key), clock)
         self._edge = self._one_port(tokens, pages)
@@ -164,6 +169,7 @@ class Manager:
         await self._cache.start()
         await self._edge.start(self._sockets)
         await self.plane.start()
+        await self._apps.start()
         self._silence.start()
         self._ready = True
 
@@ -171,7 +177,8 @@ class Manager:
         """In order: tasks end as interruptions, streams are told, what was accepted is stored."""
         self._ready = False
         try:
-            await self.plane.stop(grace=self._settings.server.shutdown_grace)
+            grace = self._settings.server.shutdown_grace
+            await asyncio.gather(self.plane.stop(grace=grace), self._apps.stop(grace=grace))
         finally:
             await self._close(grace=0.5)
 
@@ -183,6 +190,7 @@ class Manager:
 
     async def _close(self, *, grace: float) -> None:
         self._ledger.changes.close()
+        await self._apps.close()
         await self._silence.stop()
         await self._edge.stop(grace)
         await self._store.stop()
@@ -224,6 +232,7 @@ class Manager:
         self._cache.noticed(notice)
         self._triggers.noticed(notice)
         self._scoped.noticed(notice)
+        self._apps.noticed(notice)
 
     def _plane(self, tokens: RunTokens, creator: Creator, tasks: Tasks, clock: Clock) -> Plane:
         triggers = self._settings.triggers
@@ -400,6 +409,22 @@ class Manager:
 
         self.registry.add_foreign("flyte_unified.v1.ManagerService", methods)
 
+    def _add_apps(self, identities: Identities, clock: Clock) -> Apps:
+        apps = apps_of(
+            self._settings,
+            address=self.address,
+            interpreter=self.interpreter,
+            environment=self.storage.environment,
+            raw_data=f"{self._store.base(storage.DATA)}/_apps",
+            vault=self._secrets,
+            database=self._database,
+            require_project=self.projects.check,
+            clock=clock,
+        )
+        self.registry.add("flyteidl2.app.AppService", AppsHandlers(apps=apps, identities=identities))
+        self.registry.add("flyteidl2.app.AppLogsService", AppLogsHandlers(apps=apps))
+        return apps
+
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server
         metrics = Metrics()
@@ -416,6 +441,7 @@ class Manager:
             routes=[Route("GET", "/readyz", self._readyz), metrics.route, *self.storage.routes, *pages.routes],
             allowed_hosts=self._settings.hosts,
             cors_origins=server.cors_origins,
+            sites=self._apps.sites,
             observe=metrics.observe,
             in_flight=metrics.in_flight,
             max_message_bytes=server.max_message_bytes,

@@ -77,7 +77,7 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
         logs=directory / "logs",
         warm=settings.execution.warm,
         log_limit=settings.execution.log_max_bytes,
-        environment={**_inherited(), **parts.environment},
+        environment={**inherited(), **parts.environment},
         reveal=parts.secrets.reveal,
         images=Environments(settings.images_dir).named if settings.images.build else None,
     )
@@ -102,6 +102,6 @@ def _capacity(settings: Settings) -> Capacity:
     )
 
 
-def _inherited() -> dict[str, str]:
-    """What tasks have of the server's own environment: not its settings, where passwords may be."""
+def inherited() -> dict[str, str]:
+    """What tasks and apps have of the server's own environment: not its settings, where passwords may be."""
     return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
