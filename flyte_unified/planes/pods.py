@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from flyte_unified.plugins.operators.config import OperatorConfig
 from flyte_unified.plugins.pods.config import SAFE_TO_EVICT, DataSide, Json, Patience, PodConfig, SecretRef, pair, toleration
-from flyte_unified.settings import Operators, Pods
+from flyte_unified.settings import Operators, Pods, SettingsError
 
 _KEYS = frozenset({"FLYTE_AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY"})
 
@@ -18,10 +18,17 @@ def pod_config(
     templates: Callable[[str, str], Json | None],
     secrets: Callable[[str, str, str, str], SecretRef],
 ) -> PodConfig:
-    """``store`` is how tasks reach it. Raises InvalidArgument for a label or taint that is none."""
-    reach = {name: value for name, value in store.items() if not (pods.store_secret and name in _KEYS)}
+    """``store`` is how tasks reach it. Raises InvalidArgument for a label or taint that is none, SettingsError for keys that
+    would have to stand in every pod's spec.
+    """
+    if not pods.store_secret and not _KEYS.isdisjoint(store):
+        raise SettingsError(
+            f"storage.s3_access_key is not written into pods: put {' and '.join(sorted(_KEYS))} into a Secret where pods are, "
+            "and name it in pods.store_secret; or let tasks find keys of their own, by their ServiceAccount's role, and give "
+            "the server its as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     return PodConfig(
-        store=reach,
+        store={name: value for name, value in store.items() if name not in _KEYS},
         store_secret=pods.store_secret,
         templates=templates,
         secrets=secrets,

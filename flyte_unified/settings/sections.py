@@ -103,7 +103,7 @@ class Storage:
     s3_region: str = _setting("", "Region of the bucket. Empty: `$AWS_REGION`, `$AWS_DEFAULT_REGION`, else us-east-1.")
     s3_access_key: str = _setting(
         "",
-        "Access key, given to tasks too. Empty: `$AWS_ACCESS_KEY_ID` and its kin, else `~/.aws/credentials`, else the "
+        "Access key, given to local tasks too. Empty: `$AWS_ACCESS_KEY_ID` and its kin, else `~/.aws/credentials`, else the "
         "machine's IAM role; tasks then find theirs in the same way.",
     )
     s3_secret_key: str = _setting("", "The secret of `s3_access_key`.", secret=True)
@@ -178,7 +178,8 @@ class Pods:
     image_pull_policy: str = _setting("", "`Always`, `IfNotPresent` or `Never`. Empty: Kubernetes' own rule.")
     store_secret: str = _setting(
         "",
-        "A Secret whose entries are environment variables of tasks: how they reach the store, in place of `storage.s3_*key`.",
+        "A Secret whose entries are environment variables of tasks: how they reach the store. Needed with "
+        "`storage.s3_access_key`, which no pod's spec holds.",
     )
     node_selector: Strings = _setting((), "Labels of the nodes of tasks: `key=value`.")
     tolerations: Strings = _setting((), "Taints that tasks put up with: `key=value:NoSchedule`, `key:NoExecute` or `key`.")

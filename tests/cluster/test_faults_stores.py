@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flyte_unified.kube.errors import Exists
+from flyte_unified.kube.kinds import SECRETS
 from tests import s3_servers
 from tests.cluster.bodies import AWAY
 from tests.cluster.local import LocalCluster
@@ -141,7 +143,13 @@ async def on_s3(
         "storage.s3_endpoint": f"http://127.0.0.1:{way.port}",
         "storage.s3_access_key": s3_servers.KEY,
         "storage.s3_secret_key": s3_servers.SECRET,
+        "pods.store_secret": "store",
     }
+    keys = {"FLYTE_AWS_ACCESS_KEY_ID": s3_servers.KEY, "FLYTE_AWS_SECRET_ACCESS_KEY": s3_servers.SECRET}
+    metadata = {"name": "store", "namespace": faulty_cluster.namespace}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+    with contextlib.suppress(Exists):
+        faulty_cluster.do(lambda: faulty_cluster.kube.create(SECRETS, secret))
     async with standing(faulty_cluster, zygote, tmp_path, database=database, settings=settings, s3=bucket.endpoint) as stand:
         yield stand
 
