@@ -59,6 +59,8 @@ class AppsHandlers:
 
     async def watch(self, message: payload.WatchRequest, ctx: CallContext) -> AsyncIterator[payload.WatchResponse]:
         org = message.org or message.project.organization or message.app_id.org
+        if message.HasField("app_id"):
+            await self._apps.get(key_of(message.app_id, field="app_id"))
         async with aclosing(self._apps.watch(_target(message))) as changes:
             async for before, after in changes:
                 yield self._event(before, after, org)
@@ -70,6 +72,8 @@ class AppsHandlers:
 
     def _event(self, before: App | None, after: App | None, org: str) -> payload.WatchResponse:
         """An app as it was when the watch began is told as an update, too: the SDK looks at no other event."""
+        if after is None and before is None:
+            return payload.WatchResponse()
         if after is None:
             assert before is not None
             return payload.WatchResponse(delete_event=payload.DeleteEvent(app=self._shown(before, org)))
@@ -100,6 +104,8 @@ class AppLogsHandlers:
                 raise InvalidArgument("replica_id.name is empty")
         key = key_of(identifier, field="replica_id.app_id" if replica else "app_id")
         known: list[replica_definition_pb2.ReplicaIdentifier] = []
+        await self._apps.get(key)
+        yield logs.TailLogsResponse(replicas=logs.ReplicaIdentifierList())
         async with aclosing(self._apps.follow(key, replica)) as outputs:
             async for output in outputs:
                 named = replica_definition_pb2.ReplicaIdentifier(app_id=identifier, name=output.replica)
@@ -136,4 +142,6 @@ def _target(message: payload.WatchRequest) -> Callable[[App], bool]:
         case "cluster_id":
             name = message.cluster_id.name
             return lambda app: bool(app.spec.cluster == name)
-    return lambda _: True
+        case "org":
+            return lambda _: True
+    raise InvalidArgument("no target is set: org, cluster_id, project or app_id")

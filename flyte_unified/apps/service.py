@@ -177,11 +177,15 @@ class Apps:
         return apps, token, total
 
     async def watch(self, wanted: Callable[[App], bool]) -> AsyncGenerator[tuple[App | None, App | None]]:
-        """Apps that are ``wanted``, as they are, then each change of them: before and after, until the server stops."""
+        """Apps that are ``wanted``, as they are, then each change of them: before and after, until the server stops.
+
+        Where there is none at first, that is told too, as (None, None).
+        """
         with self.changes.subscribe() as subscription:
             seen = {app.key: app for app in await self._database.read(store.everything) if wanted(app)}
-            for app in list(seen.values()):
-                yield app, app
+            first: list[App | None] = [*seen.values()]
+            for known in first or [None]:
+                yield known, known
             while changed := await subscription.next():
                 for key, after in changed:
                     before = seen.get(key)
@@ -229,8 +233,7 @@ class Apps:
             if app.spec.cluster == cluster and app.phase == Phase.DEPLOYMENT_STATUS_UNASSIGNED:
                 await self._observe(app.key, app.deployment, Told(phase=Phase.DEPLOYMENT_STATUS_ASSIGNED))
         async for _, after in self.watch(lambda app: bool(app.spec.cluster == cluster)):
-            if after is not None:
-                yield [after]
+            yield [after] if after is not None else []
 
     # What becomes of it
 
@@ -295,6 +298,8 @@ class Apps:
         return self._launcher.site(key)
 
     def _check(self, spec: idl.Spec) -> None:
+        if spec.cluster:
+            scope_part(spec.cluster, field="app.spec.cluster")
         if self._launcher is None and not spec.cluster:
             raise Unimplemented(
                 "apps run where tasks are local processes (execution.launcher: processes); in a cluster this server runs none. "

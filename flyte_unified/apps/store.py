@@ -163,7 +163,7 @@ def _artifacts(spec: idl.Spec) -> str:
     lines = []
     for item in spec.inputs.items:
         if item.HasField("artifact_id"):
-            key = item.artifact_id.artifact_key
+            key = item.artifact_id.key
             lines.append(f"\n{key.project}/{key.domain}/{key.name}@{item.artifact_id.version}\n")
     return "".join(lines)
 

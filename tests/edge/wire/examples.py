@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flyteidl2.actions import actions_service_pb2 as actions_pb2
+from flyteidl2.app import app_payload_pb2
 from flyteidl2.artifact import artifact_service_pb2
 from flyteidl2.auth import auth_service_pb2, identity_pb2
 from flyteidl2.cacheservice import cacheservice_pb2 as cache_pb2
@@ -39,7 +40,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from flyte_unified.images.environments import Environments
-from tests.edge.wire import artifacts, world
+from tests.edge.wire import apps, artifacts, world
 from tests.edge.wire.world import DOMAIN, PROJECT, World
 
 RUN = "example"
@@ -131,6 +132,7 @@ async def prepare(there: World) -> None:
         ),
         trigger_service_pb2.DeployTriggerResponse,
     )
+    await there.send(apps.SERVICE + "Create", apps.create(), app_payload_pb2.CreateResponse)
     for version in ("1", "spare"):
         await there.send(
             artifacts.SERVICE + "CreateArtifact", artifacts.create(version), artifact_service_pb2.CreateArtifactResponse
@@ -176,6 +178,8 @@ async def examples(there: World) -> list[Example]:
         "settings.SettingsService": _settings(),
         "task.TaskService": _tasks(),
         "trigger.TriggerService": _triggers(),
+        "app.AppService": apps.examples(),
+        "app.AppLogsService": apps.logs(),
         "artifact.ArtifactService": artifacts.examples(),
         "cacheservice.CacheService": _cache(),
         "cacheservice.v2.CacheService": _cache_v2(),

@@ -20,6 +20,7 @@ _SECONDS = 1.0
 _PATIENCE = 0.05
 
 _WITHOUT_A_MESSAGE = {
+    "/flyteidl2.app.AppService/List": "ok",
     "/flyteidl2.auth.AuthMetadataService/GetOAuth2Metadata": "unimplemented",
     "/flyteidl2.auth.AuthMetadataService/GetPublicClientConfig": "unimplemented",
     "/flyteidl2.auth.IdentityService/UserInfo": "ok",

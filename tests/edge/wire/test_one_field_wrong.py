@@ -25,6 +25,8 @@ _FINE = {"ok", "open"}
 _METHODS = {method.procedure: method for method in Registry().methods()}
 _SERVED = [
     "actions.ActionsService",
+    "app.AppLogsService",
+    "app.AppService",
     "auth.AuthMetadataService",
     "auth.IdentityService",
     "cacheservice.CacheService",
