@@ -138,6 +138,7 @@ class Manager:
             require_project=self.projects.check,
         )
         creator = self._creator(tasks, clock)
+        self._apps = self._apps_here(clock)
         self.plane = self._plane(tokens, creator, tasks, clock)
         logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
@@ -151,7 +152,7 @@ class Manager:
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._add_scopes(clock)
-        self._apps = self._add_apps(identities, clock)
+        self._add_apps(identities)
         self._drain = Drain(self.plane)
         self._add_operations(Admission(settings, key=key), clock)
         self._edge = self._one_port(tokens, pages)
@@ -248,6 +249,7 @@ class Manager:
             logs=f"{self._store.base(storage.DATA)}/_logs",
             environment=self.storage.environment,
             secrets=self._secrets,
+            connectors=self._apps.sites.connectors,
             scheduler=Scheduler(
                 triggers=self._triggers,
                 offers=Offers(find=self._artifacts.find, specs=tasks),
@@ -274,6 +276,7 @@ class Manager:
             endpoint=lambda run: f"{base}/t/{tokens.token(run)}",
             raw_root=f"{self._store.base(storage.DATA)}/_raw",
             log_link=lambda action, attempt: self.address + places.log(action, attempt),
+            apps=self._apps.pattern,
             interpreter=str(self.interpreter),
             system_retries=execution.system_retries,
             system_backoff=Backoff(
@@ -409,8 +412,8 @@ class Manager:
 
         self.registry.add_foreign("flyte_unified.v1.ManagerService", methods)
 
-    def _add_apps(self, identities: Identities, clock: Clock) -> Apps:
-        apps = apps_of(
+    def _apps_here(self, clock: Clock) -> Apps:
+        return apps_of(
             self._settings,
             address=self.address,
             interpreter=self.interpreter,
@@ -421,9 +424,10 @@ class Manager:
             require_project=self.projects.check,
             clock=clock,
         )
-        self.registry.add("flyteidl2.app.AppService", AppsHandlers(apps=apps, identities=identities))
-        self.registry.add("flyteidl2.app.AppLogsService", AppLogsHandlers(apps=apps))
-        return apps
+
+    def _add_apps(self, identities: Identities) -> None:
+        self.registry.add("flyteidl2.app.AppService", AppsHandlers(apps=self._apps, identities=identities))
+        self.registry.add("flyteidl2.app.AppLogsService", AppLogsHandlers(apps=self._apps))
 
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server

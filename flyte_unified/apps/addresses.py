@@ -1,16 +1,15 @@
 """How apps are called: hosts below one of ours, each an origin of its own.
 
 The first app of a name has it as its host, ``hello.localhost``; every app has the long one, ``hello.project.domain.localhost``,
-which can be no other's. Programs find it below a path, too: most machines look up no names below ``localhost``.
+which can be no other's. Browsers find every name below ``localhost``; other programs, on most machines, do not, so for them it
+is below a path of the server's, too.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
-from functools import cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -19,6 +18,8 @@ from flyte_unified.core.errors import NotFound
 from flyte_unified.core.sites import Site, Upstream
 
 PATH = "/_apps/"
+CONNECTOR = "connector"
+"""The type of an app that runs tasks of its own types (``flyte.app.ConnectorEnvironment``)."""
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -50,9 +51,13 @@ class Addresses:
 
     def pattern(self, project: str, domain: str) -> str:
         """How apps and tasks of a domain reach its apps: an address with ``{app_fqdn}`` for the name."""
-        if self._host == "localhost" and not _looked_up():
+        if self._host == "localhost":
             return f"{self._local}{PATH}{project}/{domain}/{{app_fqdn}}"
         return f"{self._scheme}://{{app_fqdn}}.{project}.{domain}.{self._host}{self._port}".lower()
+
+    def grpc(self, key: AppKey) -> str:
+        """For clients that need not look a name up: whom to ask for, and where."""
+        return f"{_long(key)}.{self._host}@{urlsplit(self._local).netloc}"
 
     @staticmethod
     def short(key: AppKey, subdomain: str) -> list[str]:
@@ -67,14 +72,24 @@ class Directory:
         self._addresses = addresses
         self._site = site
         self._by_label: dict[str, AppKey] = {}
+        self._connectors: set[AppKey] = set()
 
     def put(self, app: App) -> None:
         for label in _labels(app):
             self._by_label[label] = app.key
+        if app.spec.profile.type == CONNECTOR and not app.spec.cluster and app.wanted:
+            self._connectors.add(app.key)
+        else:
+            self._connectors.discard(app.key)
 
     def remove(self, app: App) -> None:
         for label in _labels(app):
             self._by_label.pop(label, None)
+        self._connectors.discard(app.key)
+
+    def connectors(self, project: str, domain: str) -> list[str]:
+        """Addresses of the connectors among a domain's apps, as connectors' addresses are written."""
+        return [self._addresses.grpc(key) for key in sorted(self._connectors) if key[:2] == (project, domain)]
 
     def find(self, label: str) -> AppKey | None:
         return self._by_label.get(label)
@@ -120,15 +135,5 @@ def _is_number(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
-        return False
-    return True
-
-
-@cache
-def _looked_up() -> bool:
-    """Whether programs on this machine find names below ``localhost``, as browsers do everywhere (RFC 6761)."""
-    try:
-        socket.getaddrinfo("apps.localhost", None)
-    except OSError:
         return False
     return True

@@ -73,6 +73,10 @@ class Apps:
         """The name of the place where apps run that are pinned to none."""
         return self._launcher.cluster if self._launcher is not None else ""
 
+    def pattern(self, project: str, domain: str) -> str:
+        """How tasks of a domain reach its apps; empty where none run."""
+        return self.addresses.pattern(project, domain) if self._launcher is not None else ""
+
     async def start(self) -> None:
         apps = await self._database.read(store.everything)
         for app in apps:

@@ -34,6 +34,8 @@ class Options:
     interpreter: str = ""
     namespace: Callable[[ActionKey], str] = lambda _: ""
     """Where the objects of an action are in a cluster."""
+    apps: Callable[[str, str], str] = lambda *_: ""
+    """How tasks of a project's domain reach its apps."""
     system_retries: int = 3
     system_backoff: policy.Backoff = field(default_factory=policy.Backoff)
     kill_grace: float = 5.0
@@ -88,6 +90,7 @@ class Judge:
             raw_prefix=f"{raw}/{'/'.join(action.key)}/{action.attempt}",
             endpoint=self._options.endpoint(action.key.run_key),
             namespace=self._options.namespace(action.key),
+            apps=self._options.apps(action.key.project, action.key.domain),
             inputs=await self.inputs(action) if wants_inputs(spec.task_template) else None,
         )
 

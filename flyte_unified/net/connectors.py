@@ -39,10 +39,12 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     secure: bool
+    authority: str = ""
+    """Whom to ask for there, if not for the host itself."""
 
     @classmethod
     def parse(cls, address: str) -> Endpoint:
-        """``host:port``, or with ``grpcs://`` (TLS). Raises InvalidArgument."""
+        """``host:port``, with ``grpcs://`` (TLS) or ``authority@`` before it. Raises InvalidArgument."""
         scheme, separator, rest = address.rpartition("://")
         try:
             parts = urlsplit(f"//{rest}")
@@ -51,7 +53,7 @@ class Endpoint(NamedTuple):
             host = port = None
         if scheme not in ("", "grpc", "grpcs") or (separator and not scheme) or not host or not port or parts.path:
             raise InvalidArgument(f"{address!r} is no connector's address: host:port is expected, or grpcs://host:port")
-        return cls(host, port, scheme == "grpcs")
+        return cls(host, port, scheme == "grpcs", parts.username or "")
 
 
 class ConnectorClient:
@@ -122,6 +124,7 @@ class ConnectorClient:
         if channel is None:
             endpoint = Endpoint.parse(address)
             channel = self._channels[address] = Channel(endpoint.host, endpoint.port, ssl=tls() if endpoint.secure else None)
+            channel._authority = endpoint.authority or channel._authority
         try:
             async with asyncio.timeout(self._timeout):
                 await channel.__connect__()

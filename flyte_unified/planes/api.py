@@ -6,7 +6,7 @@ only while it holds the lease; its replicas serve all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +74,8 @@ class Parts:
     """What tasks need to reach the store."""
     secrets: TableVault
     """The database's, for a plane that has no place of its own for them."""
+    connectors: Callable[[str, str], Sequence[str]]
+    """The addresses of those that are apps of a project's domain."""
     scheduler: Scheduler
     """Runs while this server leads."""
 

@@ -19,7 +19,7 @@ class ConnectorParts:
         self._limit = settings.execution.log_max_bytes
         self._parts = parts
         self._client = ConnectorClient(timeout=settings.connectors.timeout)
-        self.describe = Connectors(settings.connectors.endpoints).describe
+        self.describe = Connectors(settings.connectors.endpoints, deployed=parts.connectors).describe
 
     def launcher(self) -> ConnectorLauncher:
         """One for each term of a controller."""

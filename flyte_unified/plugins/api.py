@@ -39,6 +39,8 @@ class TaskContext:
     """Where its process reaches the server: ``host:port/t/<run token>``"""
     namespace: str = ""
     """Where its objects are in a cluster."""
+    apps: str = ""
+    """How it reaches apps: an address with ``{app_fqdn}`` for the name; empty where there are none."""
     inputs: common_pb2.Inputs | None = None
     """Only where the task's command line says their values: see ``container.wants_inputs``."""
 

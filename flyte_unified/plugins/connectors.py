@@ -7,7 +7,7 @@ operator need not list what connectors know best.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flyteidl2.connector import connector_pb2
 from flyteidl2.core import identifier_pb2, security_pb2, tasks_pb2
@@ -26,9 +26,13 @@ _PROGRAMS = frozenset({"container", "pod", "python", "python-task", "raw-contain
 
 
 class Connectors:
-    """``endpoints``: ``type=address`` or ``address``, as in the settings. Raises InvalidArgument for what is neither."""
+    """``endpoints``: ``type=address`` or ``address``, as in the settings. Raises InvalidArgument for what is neither.
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
+    ``deployed`` has the addresses of those that are apps of a project's domain.
+    """
+
+    def __init__(self, endpoints: Sequence[str], *, deployed: Callable[[str, str], Sequence[str]] = lambda *_: ()) -> None:
+        self._deployed = deployed
         self._given: dict[str, str] = {}
         self._asked: list[str] = []
         for entry in endpoints:
@@ -47,9 +51,11 @@ class Connectors:
         template = context.spec.task_template
         if (given := self._given.get(template.type)) is not None:
             addresses: tuple[str, ...] = (given,)
-        elif self._asked and nothing_to_run(template):
-            addresses = tuple(self._asked)
+        elif nothing_to_run(template):
+            addresses = (*self._deployed(*context.action.key[:2]), *self._asked)
         else:
+            return None
+        if not addresses:
             return None
         if names := sorted(_mapping(template.custom, "secrets").values()):
             return Refusal(

@@ -27,6 +27,8 @@ from flyte_unified.plugins.secrets import wanted
 RUNTIMES = frozenset({"a0", "pyflyte-execute"})
 """The SDKs' own programs: they read inputs and leave outputs and errors as files."""
 _CHECKPOINTS = "_flytecheckpoints"
+APPS = "INTERNAL_APP_ENDPOINT_PATTERN"
+"""Where the SDK looks how apps are reached."""
 ACTIONS = "_U_USE_ACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
 _INPUTS = re.compile(rb"\{\{\s*[.$]inputs\.", re.IGNORECASE)
@@ -114,6 +116,7 @@ def system(context: TaskContext, *, actions: str) -> dict[str, str]:
     action = context.action
     task = action.task
     return {
+        **({APPS: context.apps} if context.apps else {}),
         "ACTION_NAME": action.key.name,
         "DO_NOT_TRACK": "1",
         "FLYTE_ATTEMPT_NUMBER": str(action.attempt - 1),

@@ -31,6 +31,7 @@ from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.secrets import Given, Reveal, Secrets
 from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, WorkEvent
+from flyte_unified.plugins.container import APPS
 
 _LOGS = 10
 """Logs kept of an app's replicas."""
@@ -276,7 +277,7 @@ class LocalApps:
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": key.domain,
             "FLYTE_INTERNAL_EXECUTION_PROJECT": key.project,
             "FSSPEC_FILE_AUTO_MKDIR": "1",
-            "INTERNAL_APP_ENDPOINT_PATTERN": self._pattern(key.project, key.domain),
+            APPS: self._pattern(key.project, key.domain),
             "_U_EP_OVERRIDE": self._endpoint,
             "_U_INSECURE": "true",
             "_U_ORG_NAME": "local",
