@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import CRDS, LEASES, NAMESPACES, PODS, TASK_ACTIONS, Kind, Object
 from flyte_unified.testing.fake_kube import FakeKube
 from flyte_unified.testing.kubelet import Kubelet, Scheduler
-from tests.cluster.manifests import ACCOUNT, access, task_actions
+from tests.cluster.manifests import ACCOUNT, access, access_everywhere, project_access, task_actions
 
 REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
 ADDRESS = os.environ.get("FLYTE_TEST_NODE_ADDRESS", "127.0.0.1")
@@ -45,6 +45,8 @@ _KINDS = {
     "ServiceAccount": _ACCOUNTS,
     "Role": Kind(_RBAC, "v1", "Role", "roles"),
     "RoleBinding": Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
+    "ClusterRole": Kind(_RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
+    "ClusterRoleBinding": Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
 }
 
 T = TypeVar("T")
@@ -60,8 +62,10 @@ class _Token(Kind):
 class LocalCluster:
     """``with LocalCluster(directory) as cluster``; what it is made of lives in its loop: ``do`` runs things there."""
 
-    def __init__(self, directory: Path, *, warm: bool = True) -> None:
+    def __init__(self, directory: Path, *, warm: bool = True, projects: Sequence[str] = ()) -> None:
+        """With ``projects`` each has a namespace of its own for development; not in a real cluster."""
         self._directory = directory
+        self._places = [f"{project}-development" for project in projects]
         self._warm = warm
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._ended: Future[None] = Future()
@@ -100,7 +104,8 @@ class LocalCluster:
         return {
             "execution.launcher": "pods",
             "kubernetes.kubeconfig": str(self.kubeconfig),
-            "kubernetes.namespace": self.namespace,
+            "kubernetes.namespace": "{project}-{domain}" if self._places else self.namespace,
+            "kubernetes.lease_namespace": self.namespace,
             "kubernetes.lease_duration": 3.0,
             "pods.node_selector": (f"{NODE_LABEL}={self.namespace}",),
             "pods.tolerations": (f"{NODE_LABEL}={self.namespace}:NoSchedule",),
@@ -130,8 +135,9 @@ class LocalCluster:
         await self.kube.start()
         stack.push_async_callback(self.kube.stop)
         stack.push_async_callback(await define(self.kube))
-        await create_namespace(self.kube, self.namespace)
-        stack.push_async_callback(remove_namespace, self.kube, self.namespace)
+        for place in (self.namespace, *self._places):
+            await create_namespace(self.kube, place)
+            stack.push_async_callback(remove_namespace, self.kube, place)
         await self._let_in()
         if not await _scheduled(self.kube):
             await stack.enter_async_context(Scheduler.running(self.kube))
@@ -140,7 +146,7 @@ class LocalCluster:
                 self.kube,
                 directory=self._directory / "node",
                 name=self.namespace,
-                namespace=self.namespace,
+                namespace="" if self._places else self.namespace,
                 address=ADDRESS,
                 labels={NODE_LABEL: self.namespace},
                 capacity={"cpu": "64", "memory": "256Gi", "pods": "500"},  # nothing waits for room that no test asked to
@@ -148,7 +154,8 @@ class LocalCluster:
                 warm=self._warm,
             )
         )
-        stack.push_async_callback(let_go, self.kube, self.namespace)
+        for place in (self.namespace, *self._places):
+            stack.push_async_callback(let_go, self.kube, place)
 
     def _all_allowed(self) -> None:
         """The server under test never asked for what its roles don't give it."""
@@ -161,7 +168,9 @@ class LocalCluster:
 
     async def _let_in(self) -> None:
         """The server under test gets an account with its roles, and a token of it."""
-        await self.grant(access(self.namespace))
+        await self.grant(access_everywhere(self.namespace) if self._places else access(self.namespace))
+        for place in self._places:
+            await self.grant(project_access(place))
         asked = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,11 +19,10 @@ from flyte_unified.kube.kinds import Object
 from flyte_unified.settings import Settings, load
 from flyte_unified.testing.fake_kube import FakeKube
 from tests.cluster.local import REAL
-from tests.cluster.manifests import KUBERNETES, base
+from tests.cluster.manifests import KUBERNETES, OVERLAY, access_everywhere, base
 
 KUBECTL = shutil.which("kubectl")
 _NAMESPACE = "flyte"
-_OVERLAY = KUBERNETES / "overlays/project-namespaces"
 _SETTINGS = KUBERNETES.parent / "cluster.yaml"
 needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl on PATH")
 
@@ -128,7 +128,7 @@ def test_kustomize_makes_what_these_tests_read() -> None:
 @needs_kubectl
 def test_projects_may_have_namespaces_of_their_own() -> None:
     """The overlay's rights are the base's, in all namespaces; only the lease stays where the control plane is."""
-    built = kustomize(_OVERLAY)
+    built = kustomize(OVERLAY)
     everywhere = named(built, "ClusterRole", "flyte-unified")
     assert rights(everywhere) == rights(named(base(_NAMESPACE), "Role", "flyte-unified"))
     assert "namespace" not in everywhere["metadata"]
@@ -139,6 +139,24 @@ def test_projects_may_have_namespaces_of_their_own() -> None:
     settings = as_deployed(built)
     assert settings.kubernetes.namespace_of("p", "development") == "p-development"
     assert settings.kubernetes.scope == ""
+
+
+@needs_kubectl
+def test_kustomize_spreads_rights_as_these_tests_do(tmp_path: Path) -> None:
+    """The overlay and its secrets, as a user's kustomization names them."""
+    told = {"resources": [OVERLAY], "components": [OVERLAY / "secrets"]}
+    paths = {key: [os.path.relpath(path, tmp_path.resolve()) for path in found] for key, found in told.items()}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": _NAMESPACE, **paths}))
+    read = access_everywhere(_NAMESPACE)
+    kinds = {obj["kind"] for obj in read}
+    built = [obj for obj in kustomize(tmp_path) if obj["kind"] in kinds]
+    for obj in (*built, *read):
+        obj["metadata"].pop("labels", None)
+
+    def order(obj: Object) -> tuple[str, str]:
+        return obj["kind"], obj["metadata"]["name"]
+
+    assert sorted(built, key=order) == sorted(read, key=order)
 
 
 def test_the_server_stops_before_it_is_killed() -> None:
