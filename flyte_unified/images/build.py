@@ -22,10 +22,10 @@ from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument
+from flyte_unified.core.images import INPUTS, OUTPUT, default
 from flyte_unified.images.environments import Environment, Environments
 from flyte_unified.images.layers import Places, plan
 from flyte_unified.images.programs import Programs, busy, say
-from flyte_unified.plugins.images import INPUTS, OUTPUT, default
 from flyte_unified.storage.transfer import Transfer
 
 _FORMAT = "1"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flyte_unified.plugins.images import OURS
+from flyte_unified.core.images import OURS, short
 
 _RECENT = 600.0
 """Seconds for which an environment is safe after it was asked for: what is to run there may not have started yet."""
@@ -60,6 +60,7 @@ class Environments:
     """Those in ``directory``. Methods read and write files."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._names = directory / "names"
         self._places = directory / "environments"
         self._lock = directory / "lock"
@@ -159,11 +160,6 @@ class Environments:
 def files_of(environment: Path) -> Path:
     """Where copied files are kept in an environment's directory."""
     return environment / "files"
-
-
-def short(image: str) -> str:
-    """``name:tag``, as the SDK asks for it."""
-    return image.rpartition("/")[2]
 
 
 @contextlib.contextmanager

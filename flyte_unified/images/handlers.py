@@ -10,8 +10,8 @@ from flyteidl2.imagebuilder import definition_pb2, payload_pb2
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
+from flyte_unified.core.images import OURS
 from flyte_unified.images.environments import Environment
-from flyte_unified.plugins.images import OURS
 
 Named = Callable[[str], Environment | None]
 

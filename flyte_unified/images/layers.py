@@ -17,7 +17,7 @@ from flyteidl2.core import security_pb2
 from flyteidl2.imagebuilder import definition_pb2
 
 from flyte_unified.core.errors import FailedPrecondition, InvalidArgument
-from flyte_unified.plugins.images import default
+from flyte_unified.core.images import default
 
 HOME = "/root"
 """Where a container begins, and what copied files are relative to, unless a layer says another directory."""

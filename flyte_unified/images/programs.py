@@ -18,12 +18,11 @@ import psutil
 from flyteidl2.core import security_pb2
 
 from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.core.images import VARIABLES, expanded, variable
 from flyte_unified.images.environments import files_of
 from flyte_unified.images.layers import Copy, Need, Run, Step, Take
 from flyte_unified.launchers.processes import mounts
-from flyte_unified.launchers.processes.images import expanded
 from flyte_unified.plugins import secrets as names
-from flyte_unified.plugins.images import VARIABLES, variable
 
 _TAIL = 20
 """Lines of a failed program that its error quotes."""

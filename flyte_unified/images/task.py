@@ -7,10 +7,9 @@ import hashlib
 from flyteidl2.core import identifier_pb2, interface_pb2, types_pb2
 from flyteidl2.task import task_definition_pb2
 
+from flyte_unified.core.images import BUILD_IMAGE, INPUTS, OUTPUT
 from flyte_unified.ledger.api import TaskId
-from flyte_unified.plugins.images import INPUTS, OUTPUT, TYPE
 
-NAME = "build-image"
 DOMAIN = "production"
 """Where the SDK looks for it unless its user names another domain."""
 
@@ -22,14 +21,14 @@ def build_image(project: str, domain: str) -> Seed:
 
     Its results are not for the cache: an environment that was built may be gone.
     """
-    found = task_definition_pb2.TaskSpec(short_name=NAME)
+    found = task_definition_pb2.TaskSpec(short_name=BUILD_IMAGE)
     found.documentation.short_description = "Builds an image, for the SDK's remote image builder."
     template = found.task_template
-    template.type = TYPE
+    template.type = BUILD_IMAGE
     text = types_pb2.LiteralType(simple=types_pb2.STRING)
     template.interface.inputs.variables.extend(_variable(name, text) for name in INPUTS)
     template.interface.outputs.variables.append(_variable(OUTPUT, text))
-    task = TaskId(project, domain, NAME, hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:12])
+    task = TaskId(project, domain, BUILD_IMAGE, hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:12])
     template.id.CopyFrom(identifier_pb2.Identifier(resource_type=identifier_pb2.TASK, **task._asdict()))
     return task, found
 

@@ -1,46 +1,19 @@
-"""The system's task ``build-image``, which the SDK's remote builder calls: what it is called, and what it is on a laptop.
+"""The system's task ``build-image`` on a laptop: a process of the server's own interpreter that builds a virtual environment.
 
-On a laptop it is a process of the server's own interpreter that builds a virtual environment (``images.build``); it is logged,
-repeated and aborted like any other.
+So it is logged, repeated and aborted like any other. The program is ``images.build``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import sys
 from dataclasses import dataclass
 
 from flyteidl2.core import security_pb2
 
+from flyte_unified.core.images import variable
 from flyte_unified.plugins.api import Process, Resources, TaskContext
 from flyte_unified.plugins.container import system
 from flyte_unified.plugins.secrets import wanted
-
-TYPE = "build-image"
-INPUTS = ("spec", "context", "target_image")
-"""Addresses of an imagebuilder.ImageSpec and of a context.tar.gz (or nothing), and the name that the image is to have."""
-OUTPUT = "fully_qualified_image"
-OURS = "local/"
-"""What the names of images begin with that are virtual environments here."""
-VARIABLES = "_FLYTE_BUILD_"
-"""What the variables begin with in which the program finds secrets."""
-
-_DEFAULT = re.compile(r"(?:^|/)flyteorg/flyte:py(?P<python>\d+\.\d+)(?:-v(?P<flyte>[0-9a-z.]+))?$")
-
-
-@dataclass(frozen=True, slots=True)
-class Default:
-    """What the name of one of Flyte's own images says: the version of Python, and of the SDK unless it has none."""
-
-    python: str
-    flyte: str = ""
-
-
-def default(image: str) -> Default | None:
-    """None for an image of somebody else."""
-    found = _DEFAULT.search(image)
-    return Default(found["python"], found["flyte"] or "") if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +44,3 @@ class ImageBuilds:
             resources=Resources(),
             secrets=tuple(security_pb2.Secret(key=each.key, group=each.group, env_var=variable(each)) for each in asked),
         )
-
-
-def variable(secret: security_pb2.Secret) -> str:
-    """Where the program finds the value of one of its secrets, for the layers that ask for it."""
-    return VARIABLES + hashlib.sha256(f"{secret.group}/{secret.key}".encode()).hexdigest()[:16].upper()

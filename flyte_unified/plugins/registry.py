@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flyte_unified.core.images import BUILD_IMAGE
 from flyte_unified.plugins import container, local, sleep
 from flyte_unified.plugins.api import Job, Process, Refusal, TaskContext, Work
 from flyte_unified.plugins.connectors import nothing_to_run
-from flyte_unified.plugins.images import TYPE as BUILD_IMAGE
 
 _PLUGINS = {"core-sleep": sleep.describe}
 

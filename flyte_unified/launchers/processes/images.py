@@ -9,12 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Protocol
 
+from flyte_unified.core.images import OURS, default, expanded
 from flyte_unified.launchers.api import INTERPRETER, Unlaunchable
 from flyte_unified.plugins.api import Process
-from flyte_unified.plugins.images import OURS, default
 
 
 class Built(Protocol):
@@ -75,14 +74,6 @@ def variables_of(image: Built | None, environ: Mapping[str, str]) -> dict[str, s
     if image is None:
         return {}
     return {**expanded(image.variables, environ), "VIRTUAL_ENV": str(image.python.parent.parent)}
-
-
-def expanded(variables: Sequence[tuple[str, str]], environ: Mapping[str, str]) -> dict[str, str]:
-    """``variables`` with those before them, and ``environ``'s, put in for ``$NAME`` and ``${NAME}``, as a Dockerfile has it."""
-    found: dict[str, str] = {}
-    for name, value in variables:
-        found[name] = Template(value).safe_substitute({**environ, **found})
-    return found
 
 
 def lay_out(image: Built, directory: Path) -> None:

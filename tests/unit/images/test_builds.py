@@ -1,0 +1,204 @@
+"""The program that builds, run as the server runs it: what it makes, what it uses again, and what is left when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flyteidl2.core import execution_pb2, security_pb2
+
+from flyte_unified.core.images import variable
+from flyte_unified.launchers.processes import mounts
+from tests.unit.images.workbench import RUN, Workbench, wheel
+
+TOKEN = security_pb2.Secret(key="token", env_var="TOKEN", mount_requirement=security_pb2.Secret.ENV_VAR)
+CERTIFICATE = security_pb2.Secret(key="certificate", mount_requirement=security_pb2.Secret.FILE)
+COMMANDS = ("--allow-commands",)
+
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run([sys.executable, mounts.__file__, "/etc/flyte/secrets"], capture_output=True, check=False).returncode != 0,
+    reason="this kernel gives no mount namespaces",
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path)
+
+
+def test_an_environment_has_what_the_layers_say(bench: Workbench) -> None:
+    """Packages, variables in their order and files; the log tells uv's words, and the address is the image's."""
+    built = bench.build(
+        bench.packages("snowdrop==1.0"),
+        {"env": {"env_variables": {"COLOUR": "white"}}},
+        {"copy_config": {"src": "notes.txt", "dst": "in/"}},
+        name="localhost:5000/acme/snow:1",
+        files={"notes.txt": "cold"},
+    )
+    assert (built.code, built.uri) == (0, "local/snow:1"), built.log
+    assert "+ snowdrop==1.0" in built.log
+    assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "1.0"
+    found = bench.named()
+    assert (found.variables, found.run) == ([("COLOUR", "white")], RUN)
+    assert (found.files / "in" / "notes.txt").read_text() == "cold"
+
+
+def test_the_same_content_is_built_once(bench: Workbench) -> None:
+    """Under whatever name; other files are other content, and --force builds anew beside what may be in use."""
+    layers = [bench.packages("snowdrop"), {"copy_config": {"src": "a", "dst": "."}}]
+    bench.build(*layers, files={"a": "1"})
+    first = bench.named()
+    again = bench.build(*layers, files={"a": "1"}, name="other:1")
+    assert bench.named("other:1") == first
+    assert f"built by the run {RUN}" in again.log
+    assert "uv pip install" not in again.log
+    bench.build(*layers, files={"a": "2"}, name="other:2")
+    assert bench.named("other:2").key != first.key
+    bench.build(*layers, files={"a": "1"}, options=["--force"])
+    forced = bench.named()
+    assert forced.key == first.key
+    assert forced.path != first.path
+    assert first.python.exists()
+
+
+@contextlib.contextmanager
+def slow_index(bench: Workbench) -> Iterator[tuple[dict[str, Any], threading.Event, threading.Event]]:
+    """A layer whose package comes from an index; an event when it is asked for; one that lets it come."""
+    asked, allowed = threading.Event(), threading.Event()
+    (found,) = bench.wheels.glob("snowdrop-2*")
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = self.path.endswith("/")
+            if not page and self.command == "GET":
+                asked.set()
+                allowed.wait(30)
+            body = f'<a href="/{found.name}">{found.name}</a>'.encode() if page else found.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if page else "application/zip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body if self.command == "GET" else b"")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    options = {"index_url": f"http://127.0.0.1:{server.server_port}/simple"}
+    try:
+        yield {"pip_packages": {"packages": ["snowdrop"], "options": options}}, asked, allowed
+    finally:
+        allowed.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_a_killed_build_leaves_is_never_used(bench: Workbench) -> None:
+    """kill -9 in the middle: no image by that name, and the next build succeeds and takes the rest away."""
+    with slow_index(bench) as (layer, asked, allowed):
+        _, process = bench.start(bench.packages(), layer)
+        assert asked.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert bench.environments.named("snow:1") is None
+        (half,) = (bench.images / "environments").iterdir()
+        allowed.set()
+        assert bench.build(bench.packages(), layer).code == 0
+    assert not half.exists()
+    assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "2.0"
+
+
+def test_two_builds_of_one_content_are_one(bench: Workbench) -> None:
+    """The second says that it waits, then uses what the first has made."""
+    with slow_index(bench) as (layer, asked, allowed):
+        one = bench.start(bench.packages(), layer)
+        assert asked.wait(30)
+        two = bench.start(bench.packages(), layer, name="other:1")
+        assert two[1].stdout is not None
+        assert "another build of the same image is under way" in two[1].stdout.readline()
+        allowed.set()
+        ended = [bench.end(*one), bench.end(*two)]
+    assert [each.code for each in ended] == [0, 0]
+    assert bench.named("other:1") == bench.named()
+
+
+def test_what_uv_says_of_a_failure_is_the_error(bench: Workbench) -> None:
+    """The user's, and nothing that another attempt would mend; nothing is left of it."""
+    built = bench.build(bench.packages("snowdrop==3.0"))
+    assert built.error is not None
+    assert (built.code, built.error.code, built.error.origin) == (1, "ImageBuildFailed", execution_pb2.ExecutionError.USER)
+    assert built.error.kind == execution_pb2.ContainerError.NON_RECOVERABLE
+    assert "snowdrop==3.0" in built.error.message
+    assert list((bench.images / "environments").iterdir()) == []
+
+
+def test_packages_of_the_system_are_the_machines(bench: Workbench) -> None:
+    """What it has is enough; what it lacks is named, with the command that brings it."""
+    assert bench.build(bench.packages(), {"apt_packages": {"packages": ["sh"]}}).code == 0
+    built = bench.build(bench.packages(), {"apt_packages": {"packages": ["sh", "no-such-thing=1"]}})
+    assert built.error is not None
+    assert "sudo apt-get install no-such-thing " in built.error.message
+
+
+def test_a_version_of_python_that_nobody_has(bench: Workbench) -> None:
+    """The error names it, and one that is here."""
+    built = bench.build(python="3.99")
+    assert built.error is not None
+    assert "Python 3.99" in built.error.message
+    assert f"python_version=({sys.version_info[0]}, {sys.version_info[1]})" in built.error.message
+
+
+def test_a_secret_of_a_layer_is_a_variable(bench: Workbench) -> None:
+    """Its program has it; the log and the error have not."""
+    given = {variable(TOKEN): "s3cr3t"}
+    layer = {"commands": {"cmd": ["test ${#TOKEN} = 6 && env | grep -c _FLYTE_BUILD_; false"], "secret_mounts": [TOKEN]}}
+    built = bench.build(bench.packages(), layer, options=COMMANDS, environ=given)
+    assert built.error is not None
+    assert built.error.message.endswith("\n0")
+    assert "s3cr3t" not in built.log
+    without = bench.build(bench.packages(), layer, options=COMMANDS)
+    assert without.error is not None
+    assert "'token'" in without.error.message
+
+
+def test_a_package_is_fetched_with_a_secret(bench: Workbench) -> None:
+    """Its requirement refers to the variable, and no command line ever shows it."""
+    (found,) = bench.wheels.glob("snowdrop-1*")
+    layer = {"pip_packages": {"packages": [f"snowdrop @ file://$TOKEN/{found.name}"], "secret_mounts": [TOKEN]}}
+    built = bench.build(bench.packages(), layer, environ={variable(TOKEN): str(found.parent)})
+    assert built.code == 0, built.log
+    assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "1.0"
+
+
+@needs_namespaces
+def test_a_secret_of_a_layer_is_a_file(bench: Workbench) -> None:
+    """In the directory where the SDK says that it is, for the program of that layer alone."""
+    layer = {"commands": {"cmd": ["cp /etc/flyte/secrets/certificate kept"], "secret_mounts": [CERTIFICATE]}}
+    built = bench.build(bench.packages(), layer, options=COMMANDS, environ={variable(CERTIFICATE): "sealed"})
+    assert built.code == 0, built.log
+    assert (bench.named().files / "kept").read_text() == "sealed"
+
+
+def test_an_image_without_the_sdk_gets_ours(bench: Workbench) -> None:
+    """A task could not start without: the version is that of tasks without an image."""
+    assert bench.build(bench.packages()).code == 0
+    usual = [f"--python={bench.named().python}"]
+    index = {"UV_FIND_LINKS": str(bench.wheels), "UV_NO_INDEX": "1"}
+    wheel(bench.wheels, "flyte", "9.10", {})
+    assert bench.build({"env": {}}, name="bare:1", options=usual, environ=index).code == 0
+    assert bench.says("from importlib.metadata import version; print(version('flyte'))", name="bare:1") == "9.9"
