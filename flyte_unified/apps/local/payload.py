@@ -19,6 +19,7 @@ from flyte_unified.plugins.container import primary
 _PORT = 8080
 _MAIN = "app"
 """What the SDK calls a pod's primary container."""
+_METRICS = "--prometheus_port"
 _HTTP2 = "h2c"
 """The name of a port that says so (as Knative has it)."""
 
@@ -38,7 +39,10 @@ class Payload:
         if port == self.port:
             return (*self.command, *self.arguments)
         own = re.compile(rf"(^|[=:]){self.port}$")
-        return (*self.command, *(own.sub(rf"\g<1>{port}", argument) for argument in self.arguments))
+        arguments = [own.sub(rf"\g<1>{port}", argument) for argument in self.arguments]
+        if _METRICS in arguments[:-1]:  # the SDK's connectors have all the same one
+            arguments[arguments.index(_METRICS) + 1] = "0"
+        return (*self.command, *arguments)
 
     def told(self, port: int) -> dict[str, str]:
         """How it may learn of its port: ``$PORT`` (as with Knative), and what ``get_port`` of the SDK looks at."""
