@@ -60,8 +60,10 @@ class Produced:
         return known is None
 
     def _registration(self, wanted: list[Wanted]) -> Beside:
+        now = self._clock.now()
+
         def work() -> Work[list[Notice]]:
-            _, notices = yield from self._artifacts.added(wanted, strict=False)
+            _, notices = yield from self._artifacts.added(wanted, now=now, strict=False)
             return notices
 
         return Beside(work, self._artifacts.committed)

@@ -27,7 +27,7 @@ from flyte_unified.artifacts.model import (
     mismatch,
 )
 from flyte_unified.artifacts.store import Added
-from flyte_unified.core.clock import Clock, timestamp
+from flyte_unified.core.clock import Clock, Micros, timestamp
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flyte_unified.core.filters import conditions
 from flyte_unified.core.ids import scope_part
@@ -64,8 +64,9 @@ class Artifacts:
         org = message.artifact_id.name.org
         wanted = requests.wanted(requests.artifact_key(message.artifact_id), message.spec, org=org, by=by)
         await self._require_project(wanted.key.project, wanted.key.domain)
+        now = self._clock.now()
         added, _ = await self._database.write(
-            lambda: self.added([wanted], strict=True),
+            lambda: self.added([wanted], now=now, strict=True),
             then=lambda done: self.committed(done[1]),
             changed=lambda done: done[1],
         )
@@ -74,13 +75,12 @@ class Artifacts:
             raise AlreadyExists(f"artifact_id.version: artifact {wanted.key} exists, with another {' and '.join(different)}")
         return found
 
-    def added(self, wanted: Sequence[Wanted], *, strict: bool) -> Work[tuple[list[Added], list[Notice]]]:
+    def added(self, wanted: Sequence[Wanted], *, now: Micros, strict: bool) -> Work[tuple[list[Added], list[Notice]]]:
         """The work that stores ``wanted``; its second result is for ``committed``, and for other replicas.
 
         Raises FailedPrecondition, if ``strict``.
         """
         done, notices = [], []
-        now = self._clock.now()
         for each in wanted:
             added = yield from store.add(each, now=now, strict=strict)
             done.append(added)

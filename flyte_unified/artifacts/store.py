@@ -69,16 +69,15 @@ _NEWEST = select(*_SHOWN).where(*_OF_NAME).order_by(artifacts.c.created_at.desc(
 _ADD = insert_new(artifacts)
 _REMOVE = delete(artifacts).where(*_ONE).returning(artifacts.c.version)
 _NAMED = tuple(artifact_names.c[name] == bindparam("_" + name) for name in NameKey._fields)
-_NAME = select(*(artifact_names.c[name] for name in (*NameKey._fields, *_NAME_COLUMNS))).where(*_NAMED)
-_ADD_NAME = insert_new(artifact_names).returning(artifact_names.c.name)
-_SAME = func.coalesce(artifact_names.c.latest_at, 0) == bindparam("_latest_at")
+_OF_A_NAME = tuple(artifact_names.c[name] for name in (*NameKey._fields, *_NAME_COLUMNS))
+_NAME = select(*_OF_A_NAME).where(*_NAMED)
+_ADD_NAME = insert_new(artifact_names)
 _COUNT = (
     update(artifact_names)
-    .where(*_NAMED, _SAME, artifact_names.c.versions == bindparam("_versions"))
+    .where(*_NAMED)
     .values(versions=bindparam("versions"), latest=bindparam("latest"), latest_at=bindparam("latest_at"))
-    .returning(artifact_names.c.name)
 )
-_HOLD = update(artifact_names).where(*_NAMED).values(versions=artifact_names.c.versions).returning(artifact_names.c.versions)
+_HOLD = update(artifact_names).where(*_NAMED).values(versions=artifact_names.c.versions).returning(*_OF_A_NAME)
 _DECLARE = update(artifact_names).where(*_NAMED).values(declared=1)
 _REMOVE_NAME = delete(artifact_names).where(*_NAMED)
 _LATEST_TIME = (
@@ -117,21 +116,16 @@ def add(new: Wanted, *, now: Micros, strict: bool) -> Work[Added]:
 
     Not ``strict``: it is stored all the same, with a note of that.
     """
-    while True:
-        if (known := (yield from get(new.key))) is not None:
-            return Added(known, new=False)
-        if (group := (yield from name(new.key.name_key))) is None:
-            if (yield _ADD_NAME, _name_columns(new.key.name_key, new.schema)).first() is None:
-                continue  # another was faster
-            group = Name(key=new.key.name_key, schema=new.schema, declared=False, versions=0, latest_at=None)
-        wrong = mismatch(group.schema, new.schema)
-        if wrong is not None and strict:
-            raise FailedPrecondition(f"spec.partitions: {wrong.message}")
-        at = Micros(max(now, (group.latest_at or 0) + 1))
-        count = {"versions": group.versions + 1, "latest": new.key.version, "latest_at": at}
-        before = {"_versions": group.versions, "_latest_at": group.latest_at or 0}
-        if (yield _COUNT, {**_place(group.key), **before, **count}).first() is not None:
-            break
+    if (known := (yield from get(new.key))) is not None:
+        return Added(known, new=False)
+    group = yield from _made(new.key.name_key, new.schema)
+    if (known := (yield from get(new.key))) is not None:  # another was faster
+        return Added(known, new=False)
+    wrong = mismatch(group.schema, new.schema)
+    if wrong is not None and strict:
+        raise FailedPrecondition(f"spec.partitions: {wrong.message}")
+    at = Micros(max(now, (group.latest_at or 0) + 1))
+    yield _COUNT, {**_place(group.key), "versions": group.versions + 1, "latest": new.key.version, "latest_at": at}
     artifact = Artifact(key=new.key, spec=new.spec, mismatch=wrong, created_by=new.by, created_at=at)
     yield _ADD, _columns(new, artifact)
     return Added(artifact, new=True)
@@ -139,26 +133,21 @@ def add(new: Wanted, *, now: Micros, strict: bool) -> Work[Added]:
 
 def remove(key: ArtifactKey) -> Work[bool]:
     """False where there is none. The last version of a name that nobody declared takes the name with it."""
-    held = (yield _HOLD, _place(key.name_key)).one_or_none()
-    if held is None or (yield _REMOVE, _place(key)).first() is None:
+    known = yield from _hold(key.name_key)
+    if known is None or (yield _REMOVE, _place(key)).first() is None:
         return False
-    known = yield from name(key.name_key)
     latest = yield from newest(key.name_key)
-    if known is None:
-        return True
     if latest is None and not known.declared:
         yield _REMOVE_NAME, _place(key.name_key)
         return True
-    before = {"_versions": known.versions, "_latest_at": known.latest_at or 0, "versions": known.versions - 1}
     after = {"latest": latest.key.version, "latest_at": latest.created_at} if latest else {"latest": None, "latest_at": None}
-    yield _COUNT, {**_place(key.name_key), **before, **after}
+    yield _COUNT, {**_place(key.name_key), "versions": known.versions - 1, **after}
     return True
 
 
 def declare(key: NameKey, schema: artifact_pb2.ArtifactPartitionSchema) -> Work[Name]:
     """The name as it is now; its schema is another one where it had that before."""
-    while (known := (yield from name(key))) is None:
-        yield _ADD_NAME, _name_columns(key, schema)
+    known = yield from _made(key, schema)
     if not known.declared and mismatch(known.schema, schema) is None:
         yield _DECLARE, _place(key)
     return known
@@ -210,6 +199,19 @@ def newest_of_partition() -> ColumnElement[bool]:
     newer = artifacts.alias("newer")
     alike = (newer.c[name] == artifacts.c[name] for name in (*NameKey._fields, "partition"))
     return ~exists().where(*alike, newer.c.created_at > artifacts.c.created_at)
+
+
+def _hold(key: NameKey) -> Work[Name | None]:
+    """The name; its versions are nobody else's until the commit."""
+    row = (yield _HOLD, _place(key)).one_or_none()
+    return _name(row) if row is not None else None
+
+
+def _made(key: NameKey, schema: artifact_pb2.ArtifactPartitionSchema) -> Work[Name]:
+    """The same, made with ``schema`` if need be."""
+    while (known := (yield from _hold(key))) is None:
+        yield _ADD_NAME, _name_columns(key, schema)
+    return known
 
 
 def _place(key: NameKey | ArtifactKey) -> dict[str, Any]:

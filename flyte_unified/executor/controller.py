@@ -328,7 +328,7 @@ class Controller:
             self._overruled.set()
         except Exception:
             live.failures += 1
-            wait = min(_FIRST_WAIT * 2**live.failures, _LONGEST_WAIT)
+            wait = min(_FIRST_WAIT * 2.0 ** min(live.failures, 16), _LONGEST_WAIT)
             _log.exception("a step failed; it will be tried again", action=str(live.view.action.key), seconds=wait)
             live.timer = asyncio.get_running_loop().call_later(wait, self._poke, live)
         finally:
