@@ -56,6 +56,7 @@ from flyte_unified.operations.drain import Drain
 from flyte_unified.planes.api import Parts, Plane
 from flyte_unified.planes.apps import apps_of
 from flyte_unified.planes.laptop import Laptop
+from flyte_unified.projects.domain_handlers import DomainsHandlers
 from flyte_unified.projects.handlers import ProjectsHandlers
 from flyte_unified.projects.service import SYSTEM, Projects
 from flyte_unified.rpc.edge import Edge
@@ -134,7 +135,7 @@ class Manager:
         self._scoped = ScopedSettings(
             database=self._database,
             clock=clock,
-            domains=settings.projects.domains,
+            require_domain=self.projects.domains.check,
             require_project=self.projects.check,
         )
         creator = self._creator(tasks, clock)
@@ -165,7 +166,8 @@ class Manager:
         await self._store.start()
         await self.projects.start()
         if self._settings.images.build:
-            for domain in dict.fromkeys((*self.projects.domains, images.DOMAIN)):
+            domains = [domain.id for domain in await self.projects.domains.all()]
+            for domain in dict.fromkeys((*domains, images.DOMAIN)):
                 await self._tasks.seed(*images.build_image(SYSTEM, domain), deployed_by=SYSTEM)
         await self._cache.start()
         await self._edge.start(self._sockets)
@@ -384,9 +386,13 @@ class Manager:
     def _add_scopes(self, clock: Clock) -> None:
         """What belongs to all, to a domain or to a project."""
         projects = self.projects
-        secrets = Secrets(vault=self.plane.vault, clock=clock, domains=projects.domains, require_project=projects.check)
+        secrets = Secrets(
+            vault=self.plane.vault, clock=clock, require_domain=projects.domains.check, require_project=projects.check
+        )
         self.registry.add("flyteidl2.secret.SecretService", SecretsHandlers(secrets=secrets))
         self.registry.add("flyteidl2.settings.SettingsService", SettingsHandlers(settings=self._scoped))
+        domains = DomainsHandlers(domains=projects.domains, users=secrets.users)
+        self.registry.add("flyteidl2.org.DomainService", domains)
 
     def _add_operations(self, admission: Admission, clock: Clock) -> None:
         began = clock.monotonic()

@@ -84,6 +84,16 @@ projects = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
+domains = Table(
+    "domains",
+    metadata,
+    Column("id", _string(63), primary_key=True),
+    Column("name", _TEXT, nullable=False, comment="for people"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger, comment="so that the settings do not bring it back"),
+)
+
 task_specs = Table(
     "task_specs",
     metadata,

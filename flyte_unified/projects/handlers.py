@@ -12,7 +12,7 @@ from flyte_unified.projects.store import Project
 
 
 class ProjectsHandlers:
-    """Domains in a request are not read: all projects have those of the settings."""
+    """Domains in a request are not read: all projects have the same."""
 
     def __init__(self, *, projects: Projects) -> None:
         self._projects = projects
@@ -27,20 +27,20 @@ class ProjectsHandlers:
 
     async def get_project(self, message: idl.GetProjectRequest, ctx: CallContext) -> idl.GetProjectResponse:
         found = await self._projects.get(scope_part(message.id, field="id"))
-        return idl.GetProjectResponse(project=self._message(found, message.org))
+        return idl.GetProjectResponse(project=await self._message(found, message.org))
 
     async def list_projects(self, message: idl.ListProjectsRequest, ctx: CallContext) -> idl.ListProjectsResponse:
         found, token = await self._projects.page(
             limit=message.limit, token=message.token, wanted=message.filters, sort=message.sort_by
         )
-        page = idl.Projects(projects=[self._message(each, message.org) for each in found], token=token)
+        page = idl.Projects(projects=[await self._message(each, message.org) for each in found], token=token)
         return idl.ListProjectsResponse(projects=page)
 
-    def _message(self, project: Project, org: str) -> idl.Project:
+    async def _message(self, project: Project, org: str) -> idl.Project:
         return idl.Project(
             id=project.id,
             name=project.name,
-            domains=[idl.Domain(id=domain, name=domain) for domain in self._projects.domains],
+            domains=[idl.Domain(id=domain.id, name=domain.name) for domain in await self._projects.domains.all()],
             description=project.description,
             labels=run_pb2.Labels(values=project.labels),
             state=int(project.state),

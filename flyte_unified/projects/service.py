@@ -1,7 +1,4 @@
-"""Which projects there are, and whether one may be used.
-
-Domains are no rows: every project has those of the settings.
-"""
+"""Which projects there are, and whether one may be used."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
 from flyte_unified.db.api import Database, Notice
 from flyte_unified.projects import filters, store
+from flyte_unified.projects.domains import Domains
 from flyte_unified.projects.store import Project, State
 
 SYSTEM = "system"
@@ -27,7 +25,7 @@ _TOPIC = "project"
 
 
 class Projects:
-    """One for a server. ``domains`` are those of every project, ``seed`` the projects that are there from the start."""
+    """One for a server. ``domains`` and ``seed`` (projects) are what is there from the start."""
 
     def __init__(self, *, database: Database, clock: Clock, domains: Sequence[str], seed: Sequence[str] = ()) -> None:
         self._database = database
@@ -35,10 +33,11 @@ class Projects:
         self._seed = seed
         self._states: dict[str, State] = {}
         self._changes = 0
-        self.domains = tuple(domains)
+        self.domains = Domains(database=database, clock=clock, seed=domains, system=SYSTEM)
 
     async def start(self) -> None:
-        """Creates the projects of the seed, and the system's own. Those that exist stay as they are."""
+        """Creates the projects of the seed, and the system's own, and the domains. Those that exist stay as they are."""
+        await self.domains.start()
         for project in dict.fromkeys((*self._seed, SYSTEM)):
             state = State.SYSTEM_GENERATED if project == SYSTEM else State.ACTIVE
             new = self._project(idl.Project(id=project, state=state.value))
@@ -49,8 +48,7 @@ class Projects:
 
         Raises NotFound for an unknown project or domain, FailedPrecondition for an archived project.
         """
-        if domain not in self.domains:
-            raise NotFound(f"there is no domain {domain!r}; known are {', '.join(self.domains)}")
+        await self.domains.check(domain)
         state = self._states.get(project)
         if state is None:
             changes = self._changes
@@ -78,6 +76,7 @@ class Projects:
 
     def noticed(self, notice: Notice | None) -> None:
         """What changed, here or on another replica; None: anything may have."""
+        self.domains.noticed(notice)
         if notice is None:
             self._states.clear()
         elif notice.topic == _TOPIC:

@@ -7,7 +7,7 @@ secret twice is refused even with the same value.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from flyteidl2.common import list_pb2
 from flyteidl2.secret import definition_pb2
@@ -28,19 +28,19 @@ _KEY = ("project", "domain", "name")
 
 
 class Secrets:
-    """``domains`` are those there are. ``require_project`` raises NotFound for a project that does not exist."""
+    """``require_domain``, which is told the field, and ``require_project`` raise NotFound for what does not exist."""
 
     def __init__(
         self,
         *,
         vault: Vault,
         clock: Clock,
-        domains: Sequence[str],
+        require_domain: Callable[[str, str], Awaitable[None]],
         require_project: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._vault = vault
         self._clock = clock
-        self._domains = domains
+        self._require_domain = require_domain
         self._require_project = require_project
 
     async def create(self, wanted: definition_pb2.SecretIdentifier, spec: definition_pb2.SecretSpec) -> None:
@@ -86,11 +86,16 @@ class Secrets:
         )
         return await self._vault.page(asked, project=project, domain=domain)
 
+    async def users(self, domain: str) -> list[str]:
+        """What keeps a domain from being deleted."""
+        found, _ = await self.page(project="", domain=domain, limit=1, token="")
+        return [f"secrets of project {found[0].id.project!r}" if found[0].id.project else "secrets"] if found else []
+
     async def _require(self, key: SecretId) -> None:
         if key.project:
             await self._require_project(key.project, key.domain)
-        elif key.domain and key.domain not in self._domains:
-            raise NotFound(f"id.domain: there is no domain {key.domain!r}; known are {', '.join(self._domains)}")
+        elif key.domain:
+            await self._require_domain(key.domain, "id.domain")
 
     def _sealed(self, wanted: definition_pb2.SecretIdentifier, spec: definition_pb2.SecretSpec) -> Sealed:
         key = _key(wanted)

@@ -336,7 +336,7 @@ class Projects:
     """What exists at the first start."""
 
     seed: Strings = _setting(("flytesnacks",), "Projects created in an empty database.")
-    domains: Strings = _setting(("development", "staging", "production"), "The domains of every project.")
+    domains: Strings = _setting(("development", "staging", "production"), "Domains that every project has, unless they were deleted.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

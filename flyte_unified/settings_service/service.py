@@ -26,19 +26,19 @@ _NEVER = 1 << 62
 
 
 class ScopedSettings:
-    """``domains`` are those there are. ``require_project`` raises NotFound for a project that does not exist."""
+    """``require_domain``, which is told the field, and ``require_project`` raise NotFound for what does not exist."""
 
     def __init__(
         self,
         *,
         database: Database,
         clock: Clock,
-        domains: Sequence[str],
+        require_domain: Callable[[str, str], Awaitable[None]],
         require_project: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._database = database
         self._clock = clock
-        self._domains = domains
+        self._require_domain = require_domain
         self._require_project = require_project
         self._resolved: dict[Scope, idl.Settings] = {}
         self._changes = 0
@@ -110,8 +110,7 @@ class ScopedSettings:
         if not key.domain:
             return Scope("", "")
         domain = scope_part(key.domain, field="key.domain")
-        if domain not in self._domains:
-            raise NotFound(f"key.domain: there is no domain {domain!r}; known are {', '.join(self._domains)}")
+        await self._require_domain(domain, "key.domain")
         if not key.project:
             return Scope("", domain)
         project = scope_part(key.project, field="key.project")

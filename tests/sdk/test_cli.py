@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdk.conftest import PROGRAMS, Client
+from tests.sdk.conftest import PROGRAMS, Client, calls
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,23 @@ def run_in(output: str) -> str:
     return found[1]
 
 
-def test_run_and_look(client: Client, hello: Path) -> None:
-    """``flyte run --follow`` takes inputs and shows the log until the end; ``get`` shows the run, its actions, data and log."""
+def test_run_and_look(client: Client, hello: Path, tmp_path: Path) -> None:
+    """``flyte run --follow`` shows the log until the end; ``get`` shows the run, its actions, data, log and code."""
     output = client.flyte("run", "--follow", "hello.py", "main", "--n", "4", "--name", "Ada", cwd=hello)
     run = run_in(output)
     assert "hello Ada" in output
     assert run in client.flyte("get", "run")
-    assert client.flyte("get", "action", run).count("hello.square") == 4
+    actions = client.flyte("get", "action", run)
+    assert actions.count("hello.square") == 4
     assert "'ACTION_PHASE_SUCCEEDED'" in client.flyte("get", "action", run, "a0")
     assert 'ActionOutputs(o0="Ada: 14")' in client.flyte("get", "io", run)
     assert "hello Ada" in client.flyte("get", "logs", run)
+    child = re.search(r"hello\.square\W.*?\W(\w{20,30})\W", actions)
+    assert child
+    links = calls(client, "DataProxyService/CreateDownloadLink")
+    client.flyte("get", "code", run, child[1], "--dest", str(tmp_path))
+    assert (tmp_path / "hello.py").read_bytes() == (PROGRAMS / "hello.py").read_bytes()
+    assert calls(client, "DataProxyService/CreateDownloadLink") == links + 1
 
 
 def test_deploy_and_run(client: Client, hello: Path) -> None:
@@ -46,6 +53,7 @@ def test_deploy_and_run(client: Client, hello: Path) -> None:
     assert "v1" in listed
     output = client.flyte("run", "--follow", "deployed-task", "hello.main", "--name", "Grace", cwd=client.home)
     assert "hello Grace" in output
+    assert "hello.py" in client.flyte("get", "code", run_in(output))
 
 
 def test_abort(client: Client, hello: Path) -> None:
@@ -58,8 +66,11 @@ def test_abort(client: Client, hello: Path) -> None:
     assert "enough" in shown
 
 
-def test_projects(client: Client) -> None:
-    """A project is created once, changed and shown; the second creation says that it is there."""
+def test_projects(client: Client, hello: Path) -> None:
+    """A project is created once, changed and shown; the second creation says that it is there.
+
+    An archived one takes no run, in words, and shows those it has; unarchived it goes on as before.
+    """
     client.flyte("create", "project", "--id", "typed", "--name", "Typed by hand")
     assert "there is a project 'typed' already" in client.flyte("create", "project", "--id", "typed", "--name", "x", fails=True)
     client.flyte("update", "project", "typed", "--description", "with words")
@@ -67,6 +78,13 @@ def test_projects(client: Client) -> None:
     assert "Typed by hand" in shown
     assert "with words" in shown
     assert "typed" in client.flyte("get", "project")
+    run = run_in(client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello))
+    client.flyte("update", "project", "typed", "--archive")
+    refused = client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello, fails=True)
+    assert "project 'typed' is archived" in " ".join(refused.replace("│", " ").split())
+    assert run in client.flyte("get", "run", "-p", "typed")
+    client.flyte("update", "project", "typed", "--unarchive")
+    assert run_in(client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello)) != run
 
 
 def test_whoami(client: Client) -> None:

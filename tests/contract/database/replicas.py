@@ -26,6 +26,7 @@ class Replica:
     async def start(self) -> None:
         await self.database.start()
         await self.feed.start()
+        await self.projects.domains.start()
 
     async def stop(self) -> None:
         await self.feed.stop()

@@ -355,6 +355,21 @@ async def test_an_archived_project_takes_no_work_on_any_replica(pair: Pair) -> N
                 await asyncio.sleep(0)
 
 
+async def test_a_domain_is_there_on_every_replica_or_on_none(pair: Pair) -> None:
+    """Though the others had looked at them all before."""
+    one, other = pair
+    await one.projects.create(idl.Project(id="p"))
+    assert [domain.id for domain in await other.projects.domains.all()] == ["development"]
+    for change, there in (
+        (lambda: one.projects.domains.create("qa", "Quality"), ["development", "qa"]),
+        (lambda: one.projects.domains.delete("qa"), ["development"]),
+    ):
+        await change()
+        async with asyncio.timeout(20):
+            while [domain.id for domain in await other.projects.domains.all()] != there:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0)
+
+
 async def _takes(replica: Replica, project: str) -> bool:
     try:
         await replica.projects.check(project, "development")

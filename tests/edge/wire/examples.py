@@ -18,6 +18,7 @@ from flyteidl2.cluster import payload_pb2 as cluster_pb2
 from flyteidl2.common import identifier_pb2, list_pb2, phase_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as dataproxy_pb2
 from flyteidl2.imagebuilder import payload_pb2 as image_pb2
+from flyteidl2.org import domain_service_pb2 as domain_pb2
 from flyteidl2.project import project_service_pb2 as project_pb2
 from flyteidl2.secret import definition_pb2 as secret_pb2
 from flyteidl2.secret import payload_pb2 as secret_payload_pb2
@@ -87,6 +88,7 @@ _NEW = {
     "DeployTask": "task_id.version",
     "DeployTrigger": "name.name",
     "CreateProject": "project.id",
+    "CreateDomain": "id",
 }
 """What names the new thing in requests that make one: each request makes its own."""
 
@@ -174,6 +176,7 @@ async def examples(there: World) -> list[Example]:
             "GetImage": image_pb2.GetImageRequest(id={"name": "image:1"}, project_id=world.project_id())
         },
         "project.ProjectService": _projects(),
+        "org.DomainService": _domains(),
         "secret.SecretService": _secrets(),
         "settings.SettingsService": _settings(),
         "task.TaskService": _tasks(),
@@ -420,6 +423,16 @@ def _projects() -> dict[str, Message]:
         "ListProjects": project_pb2.ListProjectsRequest(
             limit=10, filters="eq(state, 0)", sort_by=list_pb2.Sort(key="created_at"), org="acme"
         ),
+    }
+
+
+def _domains() -> dict[str, Message]:
+    return {
+        "ListDomains": domain_pb2.ListDomainsRequest(org="acme"),
+        "CreateDomain": domain_pb2.CreateDomainRequest(org="acme", id="example", friendly_name="Example"),
+        "GetDomain": domain_pb2.GetDomainRequest(org="acme", id=DOMAIN),
+        "UpdateDomain": domain_pb2.UpdateDomainRequest(org="acme", id="production", friendly_name="Production"),
+        "DeleteDomain": domain_pb2.DeleteDomainRequest(org="acme", id=DOMAIN),
     }
 
 

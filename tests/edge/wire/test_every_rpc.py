@@ -25,6 +25,7 @@ _WITHOUT_A_MESSAGE = {
     "/flyteidl2.auth.AuthMetadataService/GetPublicClientConfig": "unimplemented",
     "/flyteidl2.auth.IdentityService/UserInfo": "ok",
     "/flyteidl2.cluster.ClusterService/SelectCluster": "ok",
+    "/flyteidl2.org.DomainService/ListDomains": "ok",
     "/flyteidl2.project.ProjectService/ListProjects": "ok",
     "/flyteidl2.secret.SecretService/ListSecrets": "ok",
     "/flyteidl2.settings.SettingsService/GetSettings": "ok",

@@ -34,6 +34,7 @@ _SERVED = [
     "cluster.ClusterService",
     "dataproxy.DataProxyService",
     "imagebuilder.ImageService",
+    "org.DomainService",
     "project.ProjectService",
     "secret.SecretService",
     "settings.SettingsService",

@@ -231,6 +231,7 @@ async def test_a_check_under_way_leaves_no_old_state_behind(
 ) -> None:
     """What was read before a change, and comes back after it, is not remembered."""
     await _create(handlers, "p")
+    await projects.domains.all()
     read = database.read
 
     async def late(work: Any) -> Any:

@@ -189,7 +189,9 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         triggers=Triggers(database=database, clock=clock),
         clock=clock,
         require_project=require_project,
-        complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=require_project).complete,
+        complete=ScopedSettings(
+            database=database, clock=clock, require_domain=require_project, require_project=require_project
+        ).complete,
         queues=queues,
         base=data.base("objects"),
     )

@@ -23,6 +23,11 @@ CTX = CallContext(procedure="/test")
 KEY = bytes(range(32))
 
 
+async def _require_domain(domain: str, field: str) -> None:
+    if domain not in ("dev", "prod"):
+        raise NotFound(f"{field}: there is no domain {domain!r}")
+
+
 async def _require(project: str, domain: str) -> None:
     if project != "p":
         raise NotFound(f"there is no project {project!r}")
@@ -35,7 +40,7 @@ def vault(database: Database) -> TableVault:
 
 @pytest.fixture
 def handlers(vault: TableVault, clock: ManualClock) -> SecretsHandlers:
-    return SecretsHandlers(secrets=Secrets(vault=vault, clock=clock, domains=("dev", "prod"), require_project=_require))
+    return SecretsHandlers(secrets=Secrets(vault=vault, clock=clock, require_domain=_require_domain, require_project=_require))
 
 
 def _id(name: str = "key", **scope: str) -> definition_pb2.SecretIdentifier:
@@ -84,7 +89,7 @@ async def test_a_scope_must_exist(handlers: SecretsHandlers) -> None:
     """An unknown project or domain would be a secret that no task finds."""
     with pytest.raises(NotFound, match="project 'q'"):
         await _create(handlers, _id(project="q", domain="dev"))
-    with pytest.raises(NotFound, match="known are dev, prod"):
+    with pytest.raises(NotFound, match="id.domain: there is no domain 'nowhere'"):
         await _create(handlers, _id(domain="nowhere"))
 
 

@@ -23,6 +23,11 @@ UNSET: dict[str, Any] = {"state": idl.SETTING_STATE_UNSET}
 ORG, DOMAIN, OWN = idl.SettingsKey(org="acme"), idl.SettingsKey(domain="dev"), idl.SettingsKey(domain="dev", project="p")
 
 
+async def _require_domain(domain: str, field: str) -> None:
+    if domain not in ("dev", "prod"):
+        raise NotFound(f"{field}: there is no domain {domain!r}")
+
+
 async def _require(project: str, domain: str) -> None:
     if project != "p":
         raise NotFound(f"there is no project {project!r}")
@@ -30,7 +35,7 @@ async def _require(project: str, domain: str) -> None:
 
 @pytest.fixture
 def settings(database: Database, clock: ManualClock) -> ScopedSettings:
-    return ScopedSettings(database=database, clock=clock, domains=("dev", "prod"), require_project=_require)
+    return ScopedSettings(database=database, clock=clock, require_domain=_require_domain, require_project=_require)
 
 
 @pytest.fixture
@@ -221,7 +226,7 @@ async def test_a_change_is_for_the_next_run(
     settings: ScopedSettings, handlers: SettingsHandlers, database: Database, clock: ManualClock
 ) -> None:
     """On this server at once, on another as soon as it is told."""
-    other = ScopedSettings(database=database, clock=clock, domains=("dev",), require_project=_require)
+    other = ScopedSettings(database=database, clock=clock, require_domain=_require_domain, require_project=_require)
     assert (await _completed(settings)).queue == (await _completed(other)).queue == ""
     await _create(handlers, ORG, run={"default_queue": text("new")})
     assert (await _completed(settings)).queue == "new"

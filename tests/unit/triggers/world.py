@@ -270,7 +270,9 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         triggers=triggers,
         clock=clock,
         require_project=projects.check,
-        complete=ScopedSettings(database=database, clock=clock, domains=(), require_project=projects.check).complete,
+        complete=ScopedSettings(
+            database=database, clock=clock, require_domain=projects.domains.check, require_project=projects.check
+        ).complete,
         queues=Queues(),
         base=data.base("objects"),
     )
