@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from flyteidl2.actions import actions_service_pb2
 from flyteidl2.core import execution_pb2, types_pb2
+from flyteidl2.task import run_pb2
 from flyteidl2.workflow import queue_service_pb2, state_service_pb2
 
 from flyte_unified.actions.recovery import Recovery
@@ -21,6 +22,7 @@ from flyte_unified.core.errors import InvalidArgument, NotFound, PermissionDenie
 from flyte_unified.core.ids import ActionKey, RunKey, action_key
 from flyte_unified.core.phases import Phase, phase_of
 from flyte_unified.core.queues import Queues
+from flyte_unified.db.api import Work
 from flyte_unified.ledger.api import (
     Action,
     ActionType,
@@ -37,13 +39,16 @@ from flyte_unified.ledger.api import (
 Enqueued: TypeAlias = actions_service_pb2.Action | queue_service_pb2.EnqueueActionRequest
 """Both carry the same fields under the same names."""
 
+Announce: TypeAlias = Callable[[Action, run_pb2.RunSpec], Callable[[], Work[None]] | None]
+"""From a condition that begins, and its run, to who is to be told, as a part of the transaction that stores it."""
+
 _SIGNAL_TYPES = frozenset({types_pb2.BOOLEAN, types_pb2.INTEGER, types_pb2.FLOAT, types_pb2.STRING})
 
 
 class Actions:
     """``read_error`` reads an error.pb, or None where there is none. ``owns``: whether an address is of the server's storage.
 
-    ``token_required``: refuse calls without a run's token.
+    ``announce`` says who is to be told of a condition. ``token_required``: refuse calls without a run's token.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Actions:
         read_error: Callable[[str], Awaitable[execution_pb2.ErrorDocument | None]],
         owns: Callable[[str], bool],
         queues: Queues,
+        announce: Announce,
         token_required: bool = False,
     ) -> None:
         self._ledger = ledger
@@ -63,6 +69,7 @@ class Actions:
         self._read_error = read_error
         self._owns = owns
         self._queues = queues
+        self._announce = announce
         self._token_required = token_required
 
     def admit(self, identity: Identity, run: RunKey) -> None:
@@ -82,14 +89,14 @@ class Actions:
         if kind == "task":
             return await self._enqueue_task(key, message)
         if kind == "trace":
-            new = await self._trace(key, message)
-        elif kind == "condition":
+            return (await self._ledger.enqueue(await self._trace(key, message)))[0]
+        if kind == "condition":
             new = self._condition(key, message)
-        else:
-            raise InvalidArgument(
-                "action.spec is empty; a condition needs the actions service (_U_USE_ACTIONS=1 in the task's environment)"
-            )
-        return (await self._ledger.enqueue(new))[0]
+            _, run_spec = await self._ledger.run(key.run_key)
+            return (await self._ledger.enqueue(new, beside=self._announce(new, run_spec)))[0]
+        raise InvalidArgument(
+            "action.spec is empty; a condition needs the actions service (_U_USE_ACTIONS=1 in the task's environment)"
+        )
 
     async def watch(self, parent: ActionKey, *, org: str) -> AsyncGenerator[state_service_pb2.ActionUpdate | None]:
         """The parent's own state and its children's, then None once, then their changes. Raises NotFound."""

@@ -379,6 +379,25 @@ apps = Table(
     Index("ix_apps_host", "host", unique=True),
 )
 
+deliveries = Table(
+    "deliveries",
+    metadata,
+    *_scope(),
+    Column("run", _string(30), nullable=False),
+    Column("name", _string(30), nullable=False, comment="of the action that gives cause"),
+    Column("number", Integer, nullable=False),
+    Column("channel", _string(16), nullable=False, comment="webhook, email or condition"),
+    Column("rule", LargeBinary, nullable=False, comment="flyteidl2.task.InlineRule; empty: a condition's own"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ready_at", BigInteger, comment="NULL until there is something to tell"),
+    Column("due_at", BigInteger, comment="of the next try; NULL: none is to come"),
+    Column("tries", Integer, nullable=False),
+    Column("error", _TEXT, nullable=False, comment="of the latest try"),
+    PrimaryKeyConstraint("project", "domain", "run", "name", "number"),
+    Index("ix_deliveries_due_at", "due_at", **_only("due_at IS NOT NULL")),
+    Index("ix_deliveries_waiting", "created_at", **_only("ready_at IS NULL")),
+)
+
 compatibility = Table(
     "compatibility",
     metadata,

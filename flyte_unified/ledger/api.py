@@ -1,7 +1,7 @@
 """What other rooms may use of the ledger."""
 
 from flyte_unified.ledger.births import EncodedSpec, task_action
-from flyte_unified.ledger.changes import Changes, Children, Everything, OneAction, Roots, Subscription, WholeRun
+from flyte_unified.ledger.changes import Changes, Children, Conditions, Everything, OneAction, Roots, Subscription, WholeRun
 from flyte_unified.ledger.model import (
     NO_TASK,
     Action,
@@ -30,6 +30,7 @@ __all__ = [
     "Beside",
     "Changes",
     "Children",
+    "Conditions",
     "Details",
     "EncodedSpec",
     "Everything",

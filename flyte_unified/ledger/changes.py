@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyte_unified.core.ids import ActionKey, RunKey
-from flyte_unified.ledger.model import Action
+from flyte_unified.ledger.model import Action, ActionType
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class Roots:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """Changes of all conditions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Everything:
     """Every change of what is carried out here: of no tracked run."""
 
@@ -55,7 +60,7 @@ class Everything:
 _TOLD = 4096
 """Latest changes of which the versions are remembered."""
 
-Scope = OneAction | Children | WholeRun | Roots | Everything
+Scope = OneAction | Children | WholeRun | Roots | Conditions | Everything
 
 
 class Subscription:
@@ -145,6 +150,8 @@ def _scopes(action: Action) -> Iterator[Scope]:
     yield OneAction(key)
     yield Children(key)
     yield WholeRun(key.run_key)
+    if action.action_type is ActionType.CONDITION:
+        yield Conditions()
     if action.parent is not None:
         yield Children(key.sibling(action.parent))
     else:

@@ -13,6 +13,7 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Work
 
 
 class ActionType(enum.IntEnum):
@@ -185,6 +186,8 @@ class NewRun:
     """flyteidl2.task.TaskSpec of the root action"""
     chosen: bool = field(default=True)
     """Whether the caller chose the name; else a repeated request id gives the run that it made."""
+    beside: Callable[[], Work[None]] | None = None
+    """What another room writes in the same transaction."""
 
 
 class Reported(NamedTuple):

@@ -54,10 +54,14 @@ class Ledger:
         """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
         return await self._commit(lambda: store.add_run(new), lambda created: [created[1]] if created[2] else [], single=False)
 
-    async def enqueue(self, new: Action, spec: EncodedSpec | None = None) -> tuple[Action, bool]:
+    async def enqueue(
+        self, new: Action, spec: EncodedSpec | None = None, *, beside: Callable[[], Work[None]] | None = None
+    ) -> tuple[Action, bool]:
         """Stores a child action; what exists already is answered as it is, with False. See ``store.add_action``."""
         raw = spec.raw if spec is not None and spec.digest not in self._specs else None
-        added = await self._commit(lambda: store.add_action(new, raw), lambda added: [added[0]] if added[1] else [])
+        added = await self._commit(
+            lambda: store.add_action(new, raw, beside), lambda added: [added[0]] if added[1] else [], single=beside is None
+        )
         if spec is not None:
             _remember(self._specs, spec.digest, spec.message, bound=_SPECS)
         return added

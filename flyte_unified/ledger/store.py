@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -228,6 +228,8 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
             continue
         yield _ADD_ROOT, columns(new.root)  # before others of the batch look for it
         yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
+        if new.beside is not None:
+            yield from new.beside()
         return new.run, new.root, True
     if known.content != new.run.content:
         raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
@@ -246,8 +248,10 @@ def _made_before(new: NewRun) -> Work[Run | None]:
     return known
 
 
-def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
-    """Stores a child of a live parent, or finds it; True when it is new. ``spec`` None: it is stored already.
+def add_action(new: Action, spec: bytes | None, beside: Callable[[], Work[None]] | None = None) -> Work[tuple[Action, bool]]:
+    """Stores a child of a live parent, or finds it; True when it is new: then ``beside`` is written too.
+
+    ``spec`` None: it is stored already.
 
     Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken,
     FailedPrecondition in a tracked run.
@@ -265,6 +269,8 @@ def add_action(new: Action, spec: bytes | None) -> Work[tuple[Action, bool]]:
             raise Aborted(f"action {new.parent!r} has ended ({parent.phase.name}); it starts nothing more")
     if spec is not None:
         yield _ADD_SPEC, {"_digest": new.spec_digest, "_spec": spec}
+    if beside is not None:
+        yield from beside()
     return replace(new, depth=row.depth), True
 
 

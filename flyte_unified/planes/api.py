@@ -21,6 +21,7 @@ from flyte_unified.executor.judge import Options, Produced
 from flyte_unified.executor.slots import Slots
 from flyte_unified.launchers.api import Launcher
 from flyte_unified.ledger.api import Ledger
+from flyte_unified.notifications.postman import Postman
 from flyte_unified.plugins.api import TaskContext, Work
 from flyte_unified.secrets.model import Vault
 from flyte_unified.secrets.table import TableVault
@@ -77,7 +78,8 @@ class Parts:
     connectors: Callable[[str, str], Sequence[str]]
     """The addresses of those that are apps of a project's domain."""
     scheduler: Scheduler
-    """Runs while this server leads."""
+    postman: Postman
+    """Run while this server leads."""
 
     def controller(
         self,

@@ -114,10 +114,12 @@ class Cluster:
             await controller.start()
             self.controller = controller
             await self._parts.scheduler.start()
+            await self._parts.postman.start()
             self._campaign.under_way()
             await controller.deposed()
         finally:
             self.controller = None
+            await self._parts.postman.close()
             await self._parts.scheduler.close()
             await controller.close()
             await asyncio.gather(*(templates.stop() for templates in self._templates))

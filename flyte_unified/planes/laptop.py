@@ -31,6 +31,7 @@ class Laptop:
         attempts = _attempts(settings, parts, interpreter)
         self.vault = parts.secrets
         self._scheduler = parts.scheduler
+        self._postman = parts.postman
         self._connectors = ConnectorParts(settings, parts)
         self.lines = self._connectors.lines(ProcessLines(attempts))
         self.controller = parts.controller(
@@ -47,6 +48,7 @@ class Laptop:
     async def start(self) -> None:
         await self.controller.start()
         await self._scheduler.start()
+        await self._postman.start()
 
     async def drain(self, on: bool) -> None:
         """Runs wait to begin until there is a server again that lets them."""
@@ -54,11 +56,13 @@ class Laptop:
 
     async def stop(self, *, grace: float) -> None:
         await self._scheduler.close()
+        await self._postman.close()
         await self.controller.stop(grace=grace)
         self._connectors.close()
 
     async def close(self) -> None:
         await self._scheduler.close()
+        await self._postman.close()
         await self.controller.close()
         self._connectors.close()
 

@@ -28,6 +28,7 @@ from flyte_unified.core.ids import ROOT_ACTION, RunKey
 from flyte_unified.core.queues import Queues
 from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in
 from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
+from flyte_unified.notifications.api import Notifications
 from flyte_unified.runs import requests, store, triggered, views
 from flyte_unified.runs.requests import Inputs, Target
 from flyte_unified.storage.api import DataStore, join
@@ -61,6 +62,7 @@ class Creator:
         require_project: Callable[[str, str], Awaitable[None]],
         complete: Complete,
         queues: Queues,
+        notifications: Notifications,
         base: str,
     ) -> None:
         self._ledger = ledger
@@ -71,6 +73,7 @@ class Creator:
         self._require_project = require_project
         self._complete = complete
         self._queues = queues
+        self._notifications = notifications
         self._base = base.rstrip("/")
 
     async def create(self, message: run_service_pb2.CreateRunRequest, ctx: CallContext) -> run_service_pb2.CreateRunResponse:
@@ -144,6 +147,7 @@ class Creator:
         run_spec, start = requests.run_spec(message, now=now)
         await self._complete(run_spec, target.key.project, target.key.domain)
         self._queues.check(run_spec.queue, field="run_spec.queue")
+        owing = self._notifications.of_run(target.key, run_spec, now=now)
         if trigger is not None:
             inputs = triggered.at(inputs, spec.message, start, kickoff=triggered.kickoff(trigger))
         output_base = self._output_base(target.key, run_spec)
@@ -172,7 +176,7 @@ class Creator:
             cache_key=cache_key(spec.message, inputs.hashed),
             queue=run_spec.queue,
         )
-        return NewRun(run=run, root=root, spec=spec.raw, chosen=target.chosen)
+        return NewRun(run=run, root=root, spec=spec.raw, chosen=target.chosen, beside=owing)
 
     def _output_base(self, key: RunKey, run_spec: run_pb2.RunSpec) -> str:
         base = join(run_spec.run_base_dir or self._base, *key)

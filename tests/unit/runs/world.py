@@ -25,6 +25,8 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.core.queues import Queues
 from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, Ledger, Move, TaskId
+from flyte_unified.notifications.rules import Names
+from flyte_unified.notifications.service import Notifications
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
 from flyte_unified.runs.handlers import RunsHandlers
@@ -181,7 +183,16 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
 
     recovery = Recovery(ledger=ledger, exists=exists)
     queues = Queues(("gpu=2", "q"))
-    actions = Actions(ledger=ledger, clock=clock, recovery=recovery, read_error=read_error, owns=data.owns, queues=queues)
+    notifications = Notifications(names=Names())
+    actions = Actions(
+        ledger=ledger,
+        clock=clock,
+        recovery=recovery,
+        read_error=read_error,
+        owns=data.owns,
+        queues=queues,
+        announce=notifications.of_condition,
+    )
     creator = Creator(
         ledger=ledger,
         data=data,
@@ -193,6 +204,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
             database=database, clock=clock, require_domain=require_project, require_project=require_project
         ).complete,
         queues=queues,
+        notifications=notifications,
         base=data.base("objects"),
     )
     handlers = RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data))

@@ -27,6 +27,8 @@ from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.db.batches import drive
 from flyte_unified.identity.api import Identities
 from flyte_unified.ledger.api import Ledger, Run
+from flyte_unified.notifications.rules import Names
+from flyte_unified.notifications.service import Notifications
 from flyte_unified.projects.service import Projects
 from flyte_unified.runs.create import Creator
 from flyte_unified.runs.details import Reader
@@ -274,6 +276,7 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
             database=database, clock=clock, require_domain=projects.domains.check, require_project=projects.check
         ).complete,
         queues=Queues(),
+        notifications=Notifications(names=Names()),
         base=data.base("objects"),
     )
     return World(

@@ -1,0 +1,180 @@
+"""Who sends what is owed: one timer over the rows that are due, for the server that leads.
+
+A row is removed only after its receiver said yes, so a kill in between sends it again, under the same key. What fails is tried
+again with growing waits, until ``Patience`` is over; then the row stays with its error, for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from flyte_unified.core.clock import SECOND, Clock, Micros
+from flyte_unified.core.errors import FailedPrecondition, FlyteUnifiedError, NotFound
+from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Database
+from flyte_unified.ledger.api import Action, Conditions, Ledger, Roots
+from flyte_unified.notifications import store
+from flyte_unified.notifications.model import Delivery
+from flyte_unified.notifications.outgoing import Outgoing
+
+_log = structlog.get_logger(__name__)
+
+_AT_ONCE = 16
+"""Deliveries under way"""
+_FIRST_WAIT = 1.0
+_PAUSE = 1.0
+"""Seconds before the database is asked again that gave no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Seconds: the longest wait between two tries, and how long a delivery is tried."""
+
+    longest: float
+    total: float
+
+    def next(self, each: Delivery, now: Micros) -> Micros | None:
+        """When ``each`` is tried again after it failed; None when it is given up."""
+        wait = min(self.longest, _FIRST_WAIT * 2.0 ** min(each.tries, 32))
+        due = Micros(now + round(wait * SECOND))
+        return due if due <= (each.ready_at or now) + round(self.total * SECOND) else None
+
+
+class Postman:
+    """``start`` and ``close`` are for a term of who leads."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        ledger: Ledger,
+        outgoing: Outgoing,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._outgoing = outgoing
+        self._patience = patience
+        self._clock = clock
+        self._under_way: dict[tuple[ActionKey, int], asyncio.Task[None]] = {}
+        self._ended: set[ActionKey | None] = set()
+        """Of which it is to be settled what is owed; None: of all"""
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.delivered = 0
+        self.given_up = 0
+
+    async def start(self) -> None:
+        """Goes on where the last one ended."""
+        if self._tasks:
+            return
+        self._ended = {None}
+        self._tasks = [
+            asyncio.create_task(self._hear(), name="notifications' ears"),
+            asyncio.create_task(self._run(), name="notifications"),
+        ]
+
+    async def close(self) -> None:
+        """At once. A delivery under way is begun again by the next one."""
+        tasks = [*self._tasks, *self._under_way.values()]
+        self._tasks = []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._outgoing.close()
+
+    async def _hear(self) -> None:
+        """Runs that end, and conditions that begin."""
+        with self._ledger.changes.subscribe(Roots(), Conditions()) as changes:
+            while changed := await changes.next():
+                for action in changed:
+                    if action.parent is not None or await self._asks(action):
+                        self._ended.add(action.key)
+                        self._wake.set()
+
+    async def _asks(self, root: Action) -> bool:
+        if not root.terminal:
+            return False
+        try:
+            _, spec = await self._ledger.run(root.key.run_key)
+        except FlyteUnifiedError:  # the rows will tell
+            return True
+        return spec.WhichOneof("notification_settings") is not None
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                wait = await self._look()
+            except Exception as error:
+                _log.warning("deliveries could not be read; they are read again", error=str(error))
+                wait = _PAUSE
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+
+    async def _look(self) -> float | None:
+        """Begins what is due; seconds until something is, None if a word will come first."""
+        while self._ended:
+            key = next(iter(self._ended))
+            await self._database.write(partial(store.settle, key, _wanted, now=self._clock.now()))
+            self._ended.discard(key)
+        before = frozenset(self._under_way)
+        for each in await self._database.read(lambda: store.next_due(2 * _AT_ONCE)):
+            place = (each.action, each.number)
+            if place in before:  # its row may be older than what came of it
+                continue
+            if len(self._under_way) >= _AT_ONCE:
+                return None
+            if (wait := ((each.due_at or 0) - self._clock.now()) / SECOND) > 0:
+                return wait
+            task = asyncio.create_task(self._deliver(each), name=f"notification {each.id}")
+            self._under_way[place] = task
+            task.add_done_callback(partial(self._over, place))
+        return None
+
+    def _over(self, place: tuple[ActionKey, int], _: asyncio.Task[None]) -> None:
+        del self._under_way[place]
+        self._wake.set()
+
+    async def _deliver(self, each: Delivery) -> None:
+        """One try, and a note of what came of it."""
+        told = {"delivery": each.id, "action": str(each.action), "channel": str(each.channel)}
+        try:
+            try:
+                action = await self._ledger.action(each.action)
+                if (
+                    action.parent is None or action.phase is Phase.PAUSED
+                ):  # else somebody signalled before the word that it waits
+                    await self._outgoing.send(each, action)
+            except FlyteUnifiedError as error:
+                await self._failed(each, error, told)
+            else:
+                await self._database.write(lambda: store.remove(each))
+                self.delivered += 1
+                _log.info("a notification was delivered", **told)
+        except Exception:
+            _log.exception("a notification failed for a reason of our own; it is tried again", **told)
+            await asyncio.sleep(_PAUSE)
+
+    async def _failed(self, each: Delivery, error: FlyteUnifiedError, told: dict[str, str]) -> None:
+        final = isinstance(error, FailedPrecondition | NotFound)
+        due = None if final else self._patience.next(each, self._clock.now())
+        await self._database.write(lambda: store.change(each, due_at=due, tries=each.tries + 1, error=error.message))
+        if due is None:
+            self.given_up += 1
+            _log.error("a notification could not be delivered, and is given up", error=error.message, **told)
+        else:
+            _log.warning("a notification could not be delivered; it is tried again", error=error.message, **told)
+
+
+def _wanted(each: Delivery, phase: Phase) -> bool:
+    return phase in each.rule_message.on_phases
