@@ -47,17 +47,17 @@ def news(action: Action, told: run_definition_pb2.ActionAttempt | None) -> run_d
 def end(ending: Exit, *, at: Micros) -> run_definition_pb2.ActionAttempt:
     """A process that is gone."""
     if ending.fault is not None:
-        message = ending.fault.message
+        reason, message = "Failed", ending.fault.message
     elif ending.out_of_memory:
-        message = "killed: it used more memory than its limit"
+        reason, message = "OOMKilled", "killed: it used more memory than its limit"
     elif ending.signal is not None:
-        message = f"ended by signal {ending.signal}"
+        reason, message = "Killed", f"ended by signal {ending.signal}"
     elif ending.code is not None:
-        message = f"exited with code {ending.code}"
+        reason, message = "Failed" if ending.code else "Completed", f"exited with code {ending.code}"
     else:
-        message = "gone, and nobody saw it end"
+        reason, message = "Lost", "gone, and nobody saw it end"
     record = run_definition_pb2.ActionAttempt()
-    _tell(record, "Ended", message, at=at, quiet=ending.code == 0)
+    _tell(record, reason, message, at=at, quiet=reason == "Completed")
     return record
 
 

@@ -9,13 +9,15 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.clock import Micros, micros, timestamp
 from flyte_unified.core.phases import Phase, legal
-from flyte_unified.ledger.model import Action, Failure, Move, Retry
+from flyte_unified.ledger.model import Action, ActionType, Failure, Move, Retry
 from flyte_unified.ledger.records import merge
 
 _KINDS = {
     execution_pb2.ExecutionError.USER: run_definition_pb2.ErrorInfo.KIND_USER,
     execution_pb2.ExecutionError.SYSTEM: run_definition_pb2.ErrorInfo.KIND_SYSTEM,
 }
+_STOPPED = frozenset({Phase.ABORTED, Phase.TIMED_OUT})
+_CARRIED_OUT = frozenset({Phase.INITIALIZING, Phase.RUNNING})
 
 
 def first_record(phase: Phase, *, at: Micros, attempt: int = 1) -> run_definition_pb2.ActionAttempt:
@@ -61,6 +63,8 @@ def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
     record = action.latest()
     _merge(record, move)
     if move.to != action.phase:
+        if action.action_type is ActionType.TASK:
+            _stop(record, move.to, move.error.message if move.error is not None else move.reason, at)
         at = _enter(record, move.to, at)
     after = replace(
         action,
@@ -88,6 +92,7 @@ def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_defi
     if move.details is not None:
         merge(finished, move.details)
     finished.error_info.CopyFrom(error_info(move.error))
+    _stop(finished, move.ended, move.error.message, at)
     at = _enter(finished, move.ended, at)
     renewed = replace(
         action,
@@ -125,6 +130,16 @@ def _merge(record: run_definition_pb2.ActionAttempt, move: Move) -> None:
         record.cache_status = move.cache_status
     if move.cache_source is not None:
         record.cache_metadata.CopyFrom(move.cache_source.cache_metadata)
+
+
+def _stop(record: run_definition_pb2.ActionAttempt, to: Phase, why: str | None, at: Micros) -> None:
+    """Notes that what carries out the attempt is ended from outside, as nobody hears of its end any more."""
+    if to in _STOPPED and record.phase in _CARRIED_OUT:
+        event = run_definition_pb2.ClusterEvent
+        message = f"stopped: {why}" if why else "stopped"
+        record.cluster_events.add(
+            occurred_at=timestamp(at), reason="Killing", message=message, type=event.TYPE_WARNING, count=1
+        )
 
 
 def _enter(record: run_definition_pb2.ActionAttempt, phase: Phase, at: Micros) -> Micros:

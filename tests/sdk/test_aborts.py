@@ -28,6 +28,9 @@ def test_aborting_a_run_ends_all_of_it(client: Client) -> None:
     assert (said["run"]["phase"], said["run"]["reason"]) == ("ABORTED", "no longer wanted")
     assert said["run"]["raised"] == "ActionAbortedError"
     assert [child["phase"] for child in said["run children"]["actions"]] == ["ABORTED", "ABORTED"]
+    started, stopped = said["run"]["attempts"][0]["events"]
+    assert started.startswith("process ")
+    assert stopped == "stopped: no longer wanted"
     assert len(said["run"]["pids"]) == 4
     assert gone(said["run"]["pids"])
 
@@ -47,6 +50,7 @@ def test_children_end_with_their_parent(client: Client, parent: str, phase: str)
     """A parent that fails, or is killed because its time is up, leaves no child running."""
     said = client.say("aborts")
     assert said[parent]["phase"] == phase
+    assert ("stopped: " in said[parent]["attempts"][0]["events"][-1]) == (phase == "TIMED_OUT")
     (child,) = said[f"{parent} children"]["actions"]
     assert child["phase"] == "ABORTED"
     assert gone(said[parent]["pids"])

@@ -101,6 +101,7 @@ def test_a_signal_is_named(client: Client) -> None:
     """A killed task's message says by which signal, and what that often means."""
     said = told(client)["killed"]
     assert said["code"] == "Interrupted"
+    assert [attempt["events"][1:] for attempt in said["attempts"]] == [["ended by signal 9"]] * SYSTEM_ATTEMPTS
     assert "ended by signal SIGKILL, which often means that the machine ran out of memory" in said["message"]
 
 
@@ -126,6 +127,7 @@ def test_memory_has_a_limit(client: Client) -> None:
     assert said["memory"]["outputs"] == ["the task used more memory than its limit allows and was killed"]
     (child,) = said["memory children"]["actions"]
     assert codes(child) == [("FAILED", "OOMKilled")] * 2
+    assert {attempt["events"][-1] for attempt in child["attempts"]} == {"killed: it used more memory than its limit"}
 
 
 def test_what_the_machine_does_not_have_is_told_at_once(client: Client) -> None:
