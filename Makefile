@@ -27,6 +27,7 @@ start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
 
 test: $(VENV)/.tools ## run the tests
 	@$(call debian,chromium,command -v chromium)
+	@$(call debian,podman runc,command -v podman)
 	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
 	$(BIN)/python -m $(if $(filter tests,$(TESTS)),tests.lanes,pytest $(TESTS)) $(ARGS)
 
@@ -76,8 +77,8 @@ clean: ## remove what these verbs made
 install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
-# The console's tests look through a browser, and the database's run servers of their own (programs of the package
-# postgresql, in a temporary directory). What is not there is installed from Debian, by root only; what cannot be had is
+# The console's tests look through a browser, containers are podman's, and the database's tests run servers of their own
+# (programs of the package postgresql, in a temporary directory). What is not there is installed from Debian, by root only; what cannot be had is
 # left out of the tests, which say so.
 debian = { $(2); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	&& echo "installing Debian's $(1) for the tests" && apt-get update -qq \

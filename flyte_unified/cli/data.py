@@ -1,4 +1,4 @@
-"""``flyte-unified data``: what runs in pods beside images that know nothing of Flyte. Not for people."""
+"""``flyte-unified data``: what runs beside, or around, images that know nothing of Flyte. Not for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flyte_unified.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from flyte_unified.core.errors import FailedPrecondition, FlyteUnifiedError, InvalidArgument, NotFound
 
 
 def add_to(verbs: Any) -> None:
@@ -31,6 +31,16 @@ def add_to(verbs: Any) -> None:
     upload.add_argument("--outputs", default="", help="a core.VariableMap, base64")
     upload.add_argument("--ready", type=Path, metavar="FILE", help="made when SIGTERM may come")
     upload.set_defaults(run=_upload)
+    around = kinds.add_parser("run", help="a container by podman or docker, between both (runs on laptops)")
+    around.add_argument("--directory", required=True, type=Path, metavar="DIR", help="of the attempt")
+    around.add_argument("--from", dest="source", default="", metavar="URI", help="an inputs.pb")
+    around.add_argument("--format", default="JSON")
+    around.add_argument("--layout", default="DIRECT")
+    around.add_argument("--to", required=True, metavar="URI")
+    around.add_argument("--raw", required=True, metavar="URI")
+    around.add_argument("--outputs", default="")
+    around.add_argument("words", nargs="*", metavar="WORD", help="of `podman create`")
+    around.set_defaults(run=_run)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -40,6 +50,33 @@ def _download(args: argparse.Namespace) -> int:
 
 def _upload(args: argparse.Namespace) -> int:
     return asyncio.run(_outputs(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from flyte_unified.dataside import container
+
+    plan = container.Plan(
+        directory=args.directory,
+        source=args.source,
+        form=args.format,
+        layout=args.layout,
+        to=args.to,
+        raw=args.raw,
+        outputs=_variables(args.outputs),
+        words=args.words,
+    )
+    try:
+        return asyncio.run(container.run(_transfer(), plan, container.handed(os.environ)))
+    except FlyteUnifiedError as error:  # a fault of ours, and not the container's exit
+        sys.stderr.write(f"flyte-unified: {error.message}\n")
+        signal.raise_signal(signal.SIGABRT)
+        raise
+
+
+def _variables(encoded: str) -> Any:
+    from flyteidl2.core import interface_pb2
+
+    return interface_pb2.VariableMap.FromString(base64.b64decode(encoded)).variables
 
 
 def _transfer() -> Any:
@@ -64,11 +101,9 @@ async def _inputs(args: argparse.Namespace) -> None:
 async def _outputs(args: argparse.Namespace) -> int:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    from flyteidl2.core import interface_pb2
-
     from flyte_unified.dataside import outputs
 
-    variables = interface_pb2.VariableMap.FromString(base64.b64decode(args.outputs)).variables
+    variables = _variables(args.outputs)
     transfer = _transfer()
     if args.ready is not None:
         args.ready.touch()

@@ -19,7 +19,7 @@ from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.planes.api import Parts
 from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.plugins import registry
-from flyte_unified.plugins.api import Job, Process
+from flyte_unified.plugins.api import Container, Job, Process
 from flyte_unified.plugins.images import ImageBuilds
 from flyte_unified.settings import ENV_PREFIX, Settings
 
@@ -41,7 +41,7 @@ class Laptop:
                 connectors=self._connectors.describe,
                 images=_builds(settings, interpreter).describe if settings.images.build else registry.no_images,
             ),
-            launcher=Launchers({Process: attempts, Job: self._connectors.launcher()}),
+            launcher=Launchers({Process: attempts, Container: attempts, Job: self._connectors.launcher()}),
             slots=Slots(_capacity(settings), parts.queues.bounds),
         )
 
@@ -81,6 +81,7 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
         logs=directory / "logs",
         warm=settings.execution.warm,
         log_limit=settings.execution.log_max_bytes,
+        engine=settings.execution.container_engine,
         environment={**inherited(), **parts.environment},
         reveal=parts.secrets.reveal,
         images=Environments(settings.images_dir).named if settings.images.build else None,

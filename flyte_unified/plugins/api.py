@@ -111,6 +111,19 @@ class Process:
     """What its end means, where an exit code is the task's own word and not the runtime's."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container(Process):
+    """A process in its image, by podman or docker. ``arguments`` follow the image's own entry point, or ``entrypoint``."""
+
+    entrypoint: str = ""
+    inputs: str = ""
+    """Where in the container its inputs are as files; empty: it has none."""
+    outputs: str = ""
+    """Where it leaves its outputs."""
+    data: tuple[str, ...] = ()
+    """What ``flyte-unified data run`` is to know of both."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timer:
     """Nothing runs: the attempt succeeds after a time that its inputs tell. ``seconds`` raises InvalidArgument."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flyte_unified.core.images import BUILD_IMAGE
-from flyte_unified.plugins import container, local, sleep
+from flyte_unified.plugins import container, containers, local, sleep
 from flyte_unified.plugins.api import Job, Process, Refusal, TaskContext, Work
 from flyte_unified.plugins.connectors import nothing_to_run
 
@@ -47,4 +47,4 @@ def describe(
             "UnsupportedTaskType",
             f"a task of type {template.type!r} is run by a connector, and connectors.endpoints names none",
         )
-    return container.describe(context)
+    return containers.describe(context) if containers.brings_its_own(template) else container.describe(context)

@@ -126,6 +126,9 @@ class Execution:
         "working directory, if the SDK is installed there, else the interpreter that runs the server.",
         flag="--python",
     )
+    container_engine: str = _setting(
+        "", "Program that runs tasks in images of their own: `podman`, `docker` or a path. Empty: whichever of both answers."
+    )
     slots: int = _setting(0, "Tasks that compute at the same time. 0: the number of CPUs.", flag="--slots", least=0)
     warm: bool = _setting(True, "Fork tasks from an interpreter that has its imports done. Off: start each afresh.")
     process_watermark: int = _setting(

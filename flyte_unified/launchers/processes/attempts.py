@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
+from flyte_unified.launchers.processes.containers import Containers
 from flyte_unified.launchers.processes.images import Images, Lookup, lay_out, variables_of
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.needs import Needs
 from flyte_unified.launchers.processes.secrets import Reveal, Secrets
 from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
-from flyte_unified.plugins.api import Exit, Process
+from flyte_unified.plugins.api import Container, Exit, Process
 
 _WARM = frozenset({"a0"})
 """Programs that a fork server can be."""
@@ -26,7 +28,7 @@ class ProcessAttempts:
     """``interpreter`` runs the tasks that name none; logs stand under ``logs``, working directories under ``work``.
 
     ``launcher`` makes the process launcher, given whom to tell of events. ``reveal`` knows values of secrets,
-    ``images`` what was built here.
+    ``images`` what was built here; ``engine`` runs containers.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ProcessAttempts:
         environment: Mapping[str, str],
         reveal: Reveal,
         images: Lookup | None = None,
+        engine: str = "",
     ) -> None:
         self._on_event: Callable[[Event], None] = lambda _: None
         self._processes = launcher(self._heard)
@@ -50,6 +53,7 @@ class ProcessAttempts:
         self._warm = warm
         self._log_limit = log_limit
         self._secrets = Secrets(reveal)
+        self._containers = Containers(engine=engine)
         self._needs = Needs()
         self._images = Images(images)
         self._begins: dict[WorkId, asyncio.Event] = {}
@@ -81,6 +85,9 @@ class ProcessAttempts:
         work = attempt.work
         if not isinstance(work, Process):
             raise TypeError(f"{attempt.id} is no process")
+        if isinstance(work, Container):
+            await self._processes.launch(await self._contained(attempt, work))
+            return
         secrets = await self._secrets.given(work.secrets, attempt.id.action)
         image = await asyncio.to_thread(self._images.of, work)
         usual = image.python if image is not None else self._interpreter
@@ -116,11 +123,39 @@ class ProcessAttempts:
             return ""
         return self._images.note(work, await self._processes.version(interpreter), interpreter)
 
+    async def _contained(self, attempt: Attempt, work: Container) -> ProcessWork:
+        """The process around a container."""
+        secrets = await self._secrets.given(work.secrets, attempt.id.action, mounted=False)
+        interpreter = self._chosen[attempt.id] = Path(sys.executable)
+        environment = self._surroundings.environment({}, {}, interpreter)
+        directory = self._work / str(attempt.id)
+        contained = await self._containers.prepare(
+            work,
+            directory,
+            gpus=attempt.gpus,
+            secrets={name: value for name, value in secrets.variables.items() if name not in work.system},
+            files=secrets.files,
+            environment=environment,
+        )
+        return ProcessWork(
+            id=str(attempt.id),
+            argv=contained.command,
+            env=environment,
+            directory=directory,
+            log=self.log_path(attempt.id),
+            interpreter=interpreter,
+            warm=False,
+            memory_limit=contained.memory_limit,
+            log_limit=self._log_limit,
+            secrets=contained.variables,
+        )
+
     async def kill(self, work: WorkId, *, grace: float) -> None:
         await self._processes.kill(str(work), grace)
 
     async def forget(self, work: WorkId) -> None:
         self._chosen.pop(work, None)
+        await self._containers.remove(self._work / str(work))
         self._processes.forget(str(work))
 
     async def clear(self, action: ActionKey, *, attempts: int) -> None:

@@ -28,7 +28,12 @@ class Given(NamedTuple):
     """What goes to one process."""
 
     variables: dict[str, str]
-    private: PrivateFiles | None
+    files: dict[str, bytes]
+    """By their paths below the directory where they are looked for."""
+
+    @property
+    def private(self) -> PrivateFiles | None:
+        return PrivateFiles(directory=names.DIRECTORY, files=self.files) if self.files else None
 
 
 class Secrets:
@@ -38,8 +43,11 @@ class Secrets:
         self._reveal = reveal
         self._files = False
 
-    async def given(self, wanted: Iterable[security_pb2.Secret], key: ActionKey) -> Given:
-        """Raises Unlaunchable: there is no such secret, or it can't be given here as asked."""
+    async def given(self, wanted: Iterable[security_pb2.Secret], key: ActionKey, *, mounted: bool = True) -> Given:
+        """``mounted`` files take a mount namespace of the process's own.
+
+        Raises Unlaunchable: there is no such secret, or it can't be given here as asked.
+        """
         variables: dict[str, str] = {}
         files: dict[str, bytes] = {}
         for secret in wanted:
@@ -48,14 +56,13 @@ class Secrets:
             except NotFound as error:
                 raise Unlaunchable("SecretNotFound", error.message) from error
             if names.is_file(secret):
-                await self._check_files(secret)
+                if mounted:
+                    await self._check_files(secret)
                 files |= dict.fromkeys(names.paths(secret), value) | files  # groups may share a key; the first has it
                 variables |= {secret.env_var: names.path(secret)} if secret.env_var else {}
             else:
                 variables |= dict.fromkeys(names.names(secret), _text(secret, value))
-        if not (variables or files):
-            return Given({}, None)
-        return Given(names.LOOKUP | variables, PrivateFiles(directory=names.DIRECTORY, files=files) if files else None)
+        return Given(names.LOOKUP | variables if variables or files else {}, files)
 
     async def _check_files(self, secret: security_pb2.Secret) -> None:
         """Tried out once, on a process that does nothing else; again while it fails, as that can be mended."""

@@ -77,28 +77,28 @@ def add(spec: dict[str, Any], primary: dict[str, Any], context: TaskContext, *, 
 
 
 def _download(context: TaskContext, asked: tasks_pb2.DataLoadingConfig, path: str) -> list[str]:
+    return ["download", f"--to={path}", *told_of_inputs(context, asked), f"--errors={context.output_prefix}"]
+
+
+def told_of_inputs(context: TaskContext, asked: tasks_pb2.DataLoadingConfig) -> list[str]:
+    """What ``flyte-unified data`` has to know of them."""
     config = tasks_pb2.DataLoadingConfig
     return [
-        "download",
         f"--from={context.action.input_uri}",
-        f"--to={path}",
         f"--format={config.LiteralMapFormat.Name(asked.format)}",
         f"--layout={config.FileInputLayout.Name(asked.file_input_layout)}",
-        f"--errors={context.output_prefix}",
     ]
 
 
 def _upload(context: TaskContext, path: str) -> list[str]:
-    """The outputs' types go along, as nothing in the files tells them."""
+    return ["upload", f"--from={path}", *told_of_outputs(context), f"--ready={_READY}"]
+
+
+def told_of_outputs(context: TaskContext) -> list[str]:
+    """The same. Their types go along, as nothing in the files tells them."""
     outputs = context.spec.task_template.interface.outputs.SerializeToString(deterministic=True)
-    return [
-        "upload",
-        f"--from={path}",
-        f"--to={context.output_prefix}",
-        f"--raw={context.raw_prefix}",
-        f"--ready={_READY}",
-        f"--outputs={base64.b64encode(outputs).decode()}",
-    ]
+    encoded = base64.b64encode(outputs).decode()
+    return [f"--to={context.output_prefix}", f"--raw={context.raw_prefix}", f"--outputs={encoded}"]
 
 
 def _ours(name: str, args: list[str], volume: str, path: str, *, data: DataSide, store: Json) -> dict[str, Any]:

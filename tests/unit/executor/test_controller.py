@@ -345,7 +345,7 @@ async def test_a_reservation_is_waited_for(world: World) -> None:
     ("task", "code"),
     [
         (spec("mpi"), "UnsupportedTaskType"),
-        (spec(command="/bin/echo"), "UnsupportedTaskType"),
+        (spec(command="/bin/echo"), "BadTaskSpecification"),
         (spec(gpu="1"), "ResourcesUnavailable"),
         (spec(cpu="many"), "BadTaskSpecification"),
     ],

@@ -8,7 +8,7 @@ from google.protobuf import json_format
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.plugins import registry
-from flyte_unified.plugins.api import Job, Process, Refusal, TaskContext, Timer, Work
+from flyte_unified.plugins.api import Container, Job, Process, Refusal, TaskContext, Timer, Work
 from flyte_unified.plugins.connectors import Connectors
 from tests.unit.plugins.contexts import context_of, spec
 
@@ -51,7 +51,7 @@ def test_a_job(endpoints: list[str], task: dict[str, object], addresses: tuple[s
     [
         ({"type": "python-task", "container": PROGRAM}, Process),
         ({"type": "anything", "container": PROGRAM}, Process),
-        ({"type": "raw-container", "container": IMAGE}, Refusal),
+        ({"type": "raw-container", "container": IMAGE}, Container),
         ({"type": "core-sleep", "interface": DURATION, "container": IMAGE}, Timer),
     ],
 )

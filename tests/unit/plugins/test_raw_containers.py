@@ -50,7 +50,7 @@ def test_an_image_without_a_runtime_is_served_from_beside():
     assert [mount["mountPath"] for mount in main["volumeMounts"]] == ["/var/inputs", "/var/outputs"]
     assert env_of(downloader) == env_of(uploader) == {"FLYTE_AWS_SECRET_ACCESS_KEY": "key"}
     assert downloader["command"] == ["flyte-unified", "data"]
-    assert downloader["args"][:3] == ["download", "--from=s3://bucket/runs/r1/inputs/inputs.pb", "--to=/var/inputs"]
+    assert downloader["args"][:3] == ["download", "--to=/var/inputs", "--from=s3://bucket/runs/r1/inputs/inputs.pb"]
     assert uploader["restartPolicy"] == "Always"
     assert "restartPolicy" not in downloader
     assert "--to=s3://bucket/runs/r1/a0/1" in uploader["args"]

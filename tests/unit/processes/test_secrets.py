@@ -188,7 +188,7 @@ async def test_names_are_those_where_sdks_look() -> None:
     assert given.private is not None
     assert given.private.files == {"text": b"text", "g/text": b"text"}
     assert "text" not in repr(given.private).replace(PLACE, "")
-    assert await Secrets(_reveal).given([], ACTION) == ({}, None)
+    assert await Secrets(_reveal).given([], ACTION) == ({}, {})
 
 
 @pytest.mark.parametrize("name", ["bytes", "null", "long"])

@@ -1,0 +1,137 @@
+"""Containers as processes: a program of ours runs podman or docker between an attempt's inputs and outputs.
+
+The keeper owns that program like any task's, with what it starts; so logs, ends and aborts are those of processes. A container
+that outlives it, as docker's do, is found by a note in the attempt's directory and removed before anything else happens to
+the action: no attempt begins beside the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from flyte_unified.dataside import HANDED, NOTE
+from flyte_unified.launchers.api import Unlaunchable
+from flyte_unified.launchers.processes.engines import Engine, Engines
+from flyte_unified.plugins import secrets as names
+from flyte_unified.plugins.api import Container
+
+_ENGINES = (
+    *("BUILDAH_", "CONTAINER", "DBUS_", "DOCKER_", "HTTP", "HOME", "LD_", "NO_PROXY", "PATH", "PODMAN_", "REGISTRY_"),
+    *("STORAGE_", "TMPDIR", "USER", "XDG_", "http", "no_proxy"),
+)
+"""Prefixes of variables that podman and docker read themselves: the container's are told on the command line."""
+
+
+class Contained(NamedTuple):
+    """A process around a container."""
+
+    command: tuple[str, ...]
+    variables: dict[str, str]
+    """Beyond its own environment."""
+    memory_limit: int | None
+    """That the engine can't keep, and its processes are ours to watch."""
+
+
+class Containers:
+    """``engine`` as in the settings."""
+
+    def __init__(self, *, engine: str) -> None:
+        self._engines = Engines(engine)
+
+    async def prepare(
+        self,
+        work: Container,
+        directory: Path,
+        *,
+        gpus: tuple[int, ...],
+        secrets: Mapping[str, str],
+        files: Mapping[str, bytes],
+        environment: Mapping[str, str],
+    ) -> Contained:
+        """Raises Unlaunchable."""
+        engine = await self._engines.find(environment)
+        name = f"flyte-{hashlib.sha256(str(directory).encode()).hexdigest()[:24]}"
+        private = _private(name) if files else None
+        note = {"engine": engine.path, "name": name, "private": str(private or "")}
+        await asyncio.to_thread(_lay_out, directory, note, private, files)
+        variables = {**work.environment, **work.system, **secrets}
+        own = {key: value for key, value in variables.items() if key.startswith(_ENGINES)}
+        words = [
+            *("--log-driver=none", "--security-opt=label=disable", f"--volume={directory}/outputs:{work.outputs}"),
+            *([f"--volume={directory}/inputs:{work.inputs}"] if work.inputs else []),
+            *([f"--volume={private}:{names.DIRECTORY}:ro"] if private is not None else []),
+            *([f"--entrypoint={work.entrypoint}"] if work.entrypoint else []),
+            *(f"--env={key}={own[key]}" if key in own else f"--env={key}" for key in variables),
+            *_limits(work, engine),
+            *((f"--device=nvidia.com/gpu={gpu}" for gpu in gpus) if engine.podman else _docker_gpus(gpus)),
+            *(work.image, *work.arguments),
+        ]
+        data = [word for word in work.data if work.inputs or not word.startswith("--from=")]
+        command = (sys.executable, "-P", "-m", "flyte_unified", "data", "run", f"--directory={directory}", *data, "--", *words)
+        return Contained(
+            command,
+            {f"{HANDED}{key}": value for key, value in variables.items() if key not in own},
+            (work.resources.memory_limit or None) if engine.podman and "memory" not in engine.limits else None,
+        )
+
+    async def remove(self, directory: Path) -> None:
+        """Whatever is left of an attempt's container. Nothing for an attempt that had none."""
+        try:
+            note = json.loads((directory / NOTE).read_bytes())
+        except FileNotFoundError:
+            return
+        quiet = asyncio.subprocess.DEVNULL
+        removing = await asyncio.create_subprocess_exec(
+            *(note["engine"], "rm", "--force", note["name"]), cwd="/", stdin=quiet, stdout=quiet, stderr=quiet
+        )
+        await removing.wait()
+        if note["private"]:
+            await asyncio.to_thread(shutil.rmtree, note["private"], ignore_errors=True)
+        (directory / NOTE).unlink(missing_ok=True)
+
+
+def _limits(work: Container, engine: Engine) -> list[str]:
+    asked = work.resources
+    memory = [f"--memory={asked.memory_limit}"] if asked.memory_limit and "memory" in engine.limits else []
+    return memory + ([f"--cpus={asked.cpu_limit:g}"] if asked.cpu_limit and "cpu" in engine.limits else [])
+
+
+def _docker_gpus(gpus: tuple[int, ...]) -> list[str]:
+    return [f'--gpus="device={",".join(map(str, gpus))}"'] if gpus else []
+
+
+def _private(name: str) -> Path:
+    """A place in memory for its secrets. Raises Unlaunchable where there is none."""
+    for place in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm")):
+        if os.access(place, os.W_OK):
+            return Path(place, f"flyte-unified-{os.getuid()}", name)
+    raise Unlaunchable(
+        "SecretUnavailable",
+        "the task asks for secrets as files, for which this machine has no directory in memory; ask for them as variables",
+    )
+
+
+def _lay_out(directory: Path, note: Mapping[str, str], private: Path | None, files: Mapping[str, bytes]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / NOTE).write_text(json.dumps(note))
+    if private is None:
+        return
+    private.parent.mkdir(mode=0o700, exist_ok=True)  # which keeps others out; whoever the container runs as gets in
+    owned = private.parent.lstat()
+    if (owned.st_uid, owned.st_mode & 0o077) != (os.getuid(), 0):
+        raise Unlaunchable(
+            "SecretUnavailable", f"{private.parent} is to keep secrets, and others have made it theirs: remove it"
+        )
+    for name, content in files.items():
+        path = private / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o444)

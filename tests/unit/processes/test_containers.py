@@ -1,0 +1,101 @@
+"""What podman and docker are told, by programs that stand in for them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flyte_unified.dataside import HANDED, NOTE
+from flyte_unified.launchers.api import Unlaunchable
+from flyte_unified.launchers.processes.containers import Contained, Containers
+from flyte_unified.plugins.api import Container, Resources
+
+PODMAN = '{"host": {"cgroupControllers": ["memory", "pids"]}}'
+
+
+class Engine:
+    """A program in a directory of its own, which answers and writes down what it was told."""
+
+    def __init__(self, directory: Path, name: str, *, answer: str = PODMAN, code: int = 0) -> None:
+        directory.mkdir(exist_ok=True)
+        self.path, self._told = directory / name, directory / "told"
+        self.path.write_text(f"#!/bin/sh\necho \"$@\" >> {self._told}\necho '{answer}'\necho 'no daemon' >&2\nexit {code}\n")
+        self.path.chmod(0o755)
+        self.environment = {"PATH": str(directory)}
+
+    def told(self) -> list[str]:
+        return self._told.read_text().splitlines()
+
+
+async def prepared(engine: Engine, directory: Path, *, gpus: tuple[int, ...] = (), **work: object) -> Contained:
+    facts = {"arguments": ("go",), "environment": {}, "system": {}, "resources": Resources(), "image": "img", "outputs": "/out"}
+    files = {"token": b"hush"} if work.pop("files", False) else {}
+    return await Containers(engine="").prepare(
+        Container(**{**facts, **work}),  # type: ignore[arg-type]  # fields of Container
+        directory / "work",
+        gpus=gpus,
+        secrets={"TOKEN": "hush"},
+        files=files,
+        environment=engine.environment,
+    )
+
+
+def words(contained: Contained) -> tuple[str, ...]:
+    """The engine's own."""
+    return contained.command[contained.command.index("--") + 1 :]
+
+
+async def test_the_engine_is_told_all_but_values(tmp_path: Path) -> None:
+    """Variables go by its environment, where no list of processes shows them, but for those that it reads itself."""
+    engine = Engine(tmp_path / "bin", "podman")
+    work = await prepared(engine, tmp_path, environment={"A": "a\nb", "PATH": "/mine"}, inputs="/in", entrypoint="sh")
+    told = words(work)
+    assert told[-2:] == ("img", "go")
+    assert {"--env=A", "--env=TOKEN", "--env=PATH=/mine", "--entrypoint=sh"} <= set(told)
+    assert {f"--volume={tmp_path}/work/inputs:/in", f"--volume={tmp_path}/work/outputs:/out"} <= set(told)
+    assert work.variables == {f"{HANDED}A": "a\nb", f"{HANDED}TOKEN": "hush"}
+    assert "hush" not in " ".join(work.command)
+
+
+async def test_limits_are_those_that_the_engine_can_keep(tmp_path: Path) -> None:
+    """Memory that podman can't keep is watched by us; docker keeps everything."""
+    asked = Resources(memory_limit=64 << 20, cpu_limit=1.5)
+    able = await prepared(Engine(tmp_path / "a", "podman"), tmp_path, resources=asked)
+    assert "--memory=67108864" in words(able) and able.memory_limit is None
+    assert not any(word.startswith("--cpus") for word in words(able))
+    poor = await prepared(Engine(tmp_path / "b", "podman", answer='{"host": {}}'), tmp_path, resources=asked)
+    assert not any(word.startswith("--memory") for word in words(poor)) and poor.memory_limit == 64 << 20
+    docker = await prepared(Engine(tmp_path / "c", "docker", answer="28.0"), tmp_path, resources=asked, gpus=(0, 2))
+    assert {"--memory=67108864", "--cpus=1.5", '--gpus="device=0,2"'} <= set(words(docker))
+
+
+async def test_secrets_as_files_are_in_memory_until_the_container_is_removed(tmp_path: Path) -> None:
+    """In a directory that nobody else may enter; removing says the container's name to its engine."""
+    if not os.access("/dev/shm", os.W_OK) and not os.environ.get("XDG_RUNTIME_DIR"):
+        pytest.skip("this machine has no directory in memory")
+    engine = Engine(tmp_path / "bin", "podman")
+    work = await prepared(engine, tmp_path, files=True)
+    note = json.loads((tmp_path / "work" / NOTE).read_text())
+    private = Path(note["private"])
+    assert (private / "token").read_text() == "hush"
+    assert private.parent.stat().st_mode & 0o777 == 0o700
+    assert f"--volume={private}:/etc/flyte/secrets:ro" in words(work)
+    containers = Containers(engine="")
+    await containers.remove(tmp_path / "work")
+    assert engine.told()[-1] == f"rm --force {note['name']}"
+    assert not private.exists()
+    told = len(engine.told())
+    await containers.remove(tmp_path / "work")  # and of an attempt that had none
+    assert len(engine.told()) == told
+
+
+async def test_without_an_engine_that_answers_it_is_said_how_to_get_one(tmp_path: Path) -> None:
+    """What is there and does not work is told with its own words."""
+    engine = Engine(tmp_path / "bin", "docker", code=1)
+    with pytest.raises(Unlaunchable) as error:
+        await prepared(engine, tmp_path)
+    assert error.value.reason == "NoContainerEngine"
+    assert "podman is not installed; docker does not work (no daemon); install podman" in error.value.message
