@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import tempfile
 from datetime import timedelta
+from pathlib import Path
 
 import flyte
+from flyte.artifacts import Metadata, new
 from flyte.extras import Sleep
+from flyte.io import File
 from gate import visit
 
 timers = flyte.TaskEnvironment(name="timers", plugin_config=Sleep())
@@ -78,6 +82,15 @@ async def busy(gate: str, number: int) -> int:
     children = [asyncio.ensure_future(one(gate, n)) for n in range(number)]
     await asyncio.to_thread(visit, gate, "busy")
     return sum(await asyncio.gather(*children))
+
+
+@env.task(produces_artifacts=True)
+async def maker(gate: str, number: int) -> File:
+    """Leaves an artifact."""
+    visit(gate, "maker")
+    path = Path(tempfile.mkdtemp()) / "made"
+    path.write_text("made")
+    return new(await File.from_local(str(path)), Metadata(name="made"))
 
 
 if __name__ == "__main__":
