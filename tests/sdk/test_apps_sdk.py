@@ -58,3 +58,10 @@ def proxied(client: Client, url: str) -> str:
                 return str(response.read().decode())
         finally:
             process.send_signal(signal.SIGINT)
+
+
+def test_a_connector_that_is_an_app_runs_tasks_of_its_types(newcomer: Client, tmp_path: Path) -> None:
+    """Without a word in the settings; what its domain's tasks ask of it passes through the server's port."""
+    said = newcomer.say("connector_app", str(tmp_path))
+    assert said["served"]["active"]
+    assert (said["ran"]["phase"], said["ran"]["outputs"]) == ("SUCCEEDED", [42])
