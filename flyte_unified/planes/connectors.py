@@ -5,6 +5,7 @@ from __future__ import annotations
 from flyte_unified.dataproxy.job_logs import EitherLines, JobLines
 from flyte_unified.dataproxy.logs import Lines
 from flyte_unified.launchers.connectors.launcher import ConnectorLauncher
+from flyte_unified.launchers.processes.secrets import Reveal
 from flyte_unified.net.connectors import ConnectorClient
 from flyte_unified.planes.api import Parts
 from flyte_unified.plugins.connectors import Connectors
@@ -12,14 +13,19 @@ from flyte_unified.settings import Settings
 
 
 class ConnectorParts:
-    """Raises InvalidArgument for endpoints that are none. ``close`` comes after the launchers' and before the streams' end."""
+    """``reveal`` knows values of secrets, where this server may read them. Raises InvalidArgument for endpoints that are none.
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
+    ``close`` comes after the launchers' and before the streams' end.
+    """
+
+    def __init__(self, settings: Settings, parts: Parts, *, reveal: Reveal | None = None) -> None:
+        self._reveal = reveal
         self._poll = settings.connectors.poll
         self._limit = settings.execution.log_max_bytes
         self._parts = parts
         self._client = ConnectorClient(timeout=settings.connectors.timeout)
-        self.describe = Connectors(settings.connectors.endpoints, deployed=parts.connectors).describe
+        connectors = Connectors(settings.connectors.endpoints, deployed=parts.connectors, secrets=reveal is not None)
+        self.describe = connectors.describe
 
     def launcher(self) -> ConnectorLauncher:
         """One for each term of a controller."""
@@ -32,6 +38,7 @@ class ConnectorParts:
             poll=self._poll,
             logs=parts.logs,
             log_limit=self._limit,
+            reveal=self._reveal,
         )
 
     def lines(self, others: Lines) -> Lines:

@@ -32,7 +32,7 @@ class Laptop:
         self.vault = parts.secrets
         self._scheduler = parts.scheduler
         self._postman = parts.postman
-        self._connectors = ConnectorParts(settings, parts)
+        self._connectors = ConnectorParts(settings, parts, reveal=parts.secrets.reveal)
         self.lines = self._connectors.lines(ProcessLines(attempts))
         self.controller = parts.controller(
             queue=Rows(ledger=parts.ledger),

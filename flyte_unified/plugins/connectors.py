@@ -28,11 +28,19 @@ _PROGRAMS = frozenset({"container", "pod", "python", "python-task", "raw-contain
 class Connectors:
     """``endpoints``: ``type=address`` or ``address``, as in the settings. Raises InvalidArgument for what is neither.
 
-    ``deployed`` has the addresses of those that are apps of a project's domain.
+    ``deployed`` has the addresses of those that are apps of a project's domain. ``secrets`` says whether this server can give
+    them a task's secrets.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, deployed: Callable[[str, str], Sequence[str]] = lambda *_: ()) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        deployed: Callable[[str, str], Sequence[str]] = lambda *_: (),
+        secrets: bool = False,
+    ) -> None:
         self._deployed = deployed
+        self._secrets = secrets
         self._given: dict[str, str] = {}
         self._asked: list[str] = []
         for entry in endpoints:
@@ -57,7 +65,8 @@ class Connectors:
             return None
         if not addresses:
             return None
-        if names := sorted(_mapping(template.custom, "secrets").values()):
+        names = sorted(_mapping(template.custom, "secrets").values())
+        if names and not self._secrets:
             return Refusal(
                 "SecretsUnavailable",
                 f"task {template.id.name!r} asks that its connector be given the secrets {', '.join(names)}, and this server "
@@ -94,10 +103,11 @@ def _request(context: TaskContext, known: Mapping[str, str]) -> connector_pb2.Cr
 
 
 def _connection(context: TaskContext) -> security_pb2.Connection:
-    """What the task's own configuration says of it."""
+    """What the task's own configuration says of it. Secrets by their names: whoever calls the connector puts values there."""
     custom = context.spec.task_template.custom
     return security_pb2.Connection(
         task_type=custom.fields["task_type"].string_value if "task_type" in custom.fields else "",
+        secrets=_mapping(custom, "secrets"),
         configs=_mapping(custom, "configs"),
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.sdk.conftest import PROGRAMS, SETTINGS, Client, Said
 from tests.sdk.durability.stand import Server, identifier, standing
 
 POLL = 0.2
+WATER = secrets.token_hex(16)
 
 
 def free_port() -> int:
@@ -61,11 +63,12 @@ def farmer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farmer]:
     directory = tmp_path_factory.mktemp("farm")
     with connector(directory / "connector.log") as address:
         settings = {**SETTINGS, "storage.bundles": str(directory / "bundles"), "connectors.poll": POLL}
-        with Backend({**settings, "connectors.endpoints": (address,)}) as backend:
+        with Backend({**settings, "connectors.endpoints": (address,)}, directory=directory / "data") as backend:
             backend.create_project("farms")
             user = Farmer(backend, directory / "home", "farms")
             user.farm = directory / "jobs"
             user.farm.mkdir()
+            user.flyte("create", "secret", "well", "--value", WATER, "--project", "farms", "--domain", "development")
             yield user
 
 
@@ -146,6 +149,24 @@ def test_a_type_that_no_connector_runs_is_refused(farmer: Farmer) -> None:
     assert (told["phase"], told["code"]) == ("FAILED", "UnsupportedTaskType")
     assert "unheard_of" in told["message"]
     assert "localhost:" in told["message"]
+
+
+def test_a_connector_is_given_secrets(farmer: Farmer) -> None:
+    """With each question about a job, too; the server keeps their names."""
+    assert said(farmer)["watered"]["phase"] == "SUCCEEDED"
+    (job,) = farmer.jobs("watered")
+    assert asked(job)["configs"] == {"soil": "loam", "water": WATER}
+    assert (job / "water").read_text() == WATER
+    kept = [path for path in (farmer.home.parent / "data").rglob("*") if path.is_file()]
+    assert kept and not [path for path in kept if WATER.encode() in path.read_bytes()]
+
+
+def test_a_secret_that_is_not_there_is_named(farmer: Farmer) -> None:
+    """And no job is created."""
+    told = said(farmer)["parched"]
+    assert (told["phase"], told["code"], told["kind"]) == ("FAILED", "SecretNotFound", 1)
+    assert "dry-well" in told["message"]
+    assert farmer.jobs("parched") == []
 
 
 def test_an_aborted_job_is_deleted(farmer: Farmer) -> None:

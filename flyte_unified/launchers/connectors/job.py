@@ -39,6 +39,7 @@ class Kept:
     connector: str
     """Its address"""
     request: connector_pb2.GetTaskRequest
+    """With secrets by their names."""
     outputs: Sequence[str]
     """Names of what the task promises."""
 

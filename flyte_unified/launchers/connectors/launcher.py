@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 from flyteidl2.connector import connector_pb2
-from flyteidl2.core import execution_pb2
+from flyteidl2.core import execution_pb2, security_pb2
 from flyteidl2.task import common_pb2
 from flyteidl2.workflow import run_definition_pb2
 from google.protobuf.message import DecodeError
@@ -26,11 +26,12 @@ from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFou
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Database
-from flyte_unified.launchers.api import Attempt, Ended, Event, Progress, Started, WorkId
+from flyte_unified.launchers.api import Attempt, Ended, Event, Progress, Started, Unlaunchable, WorkId
 from flyte_unified.launchers.connectors import store as sql
 from flyte_unified.launchers.connectors.directory import Directory
 from flyte_unified.launchers.connectors.job import Kept, Told, ending, failure, happened, phase
 from flyte_unified.launchers.connectors.logs import JobLogs
+from flyte_unified.launchers.processes.secrets import Reveal
 from flyte_unified.ledger.api import Failure
 from flyte_unified.net.connectors import ConnectorClient, NoAnswer
 from flyte_unified.plugins.api import Exit, Job
@@ -72,7 +73,10 @@ class _Item:
 
 
 class ConnectorLauncher:
-    """``poll``: seconds between questions about a job, once the first are asked. Jobs outlive it."""
+    """``poll``: seconds between questions about a job, once the first are asked. Jobs outlive it.
+
+    ``reveal`` knows values of secrets; without, no job has any.
+    """
 
     def __init__(
         self,
@@ -84,12 +88,14 @@ class ConnectorLauncher:
         poll: float,
         logs: str,
         log_limit: int,
+        reveal: Reveal | None = None,
     ) -> None:
         self._client = client
         self._database = database
         self._store = store
         self._clock = clock
         self._poll = poll
+        self._reveal = reveal
         self._directory = Directory(client)
         self._logs = JobLogs(client=client, store=store, clock=clock, base=logs, limit=log_limit)
         self._on_event: Callable[[Event], None] = lambda _: None
@@ -183,6 +189,8 @@ class ConnectorLauncher:
                 return failure("ConnectorFailed", f"{error.message}; there may be a job of it", whose=Failure.SYSTEM)
             except Unavailable as error:
                 self._away(item, error)
+            except Unlaunchable as error:
+                return failure(error.reason, error.message)
             except (NotFound, Unimplemented) as error:
                 if not address or not self._directory.forget(category):
                     return failure("UnsupportedTaskType", error.message, retryable=False)
@@ -209,7 +217,10 @@ class ConnectorLauncher:
         category: connector_pb2.TaskCategory,
         request: connector_pb2.CreateTaskRequest,
     ) -> None:
-        meta = await self._client.create(address, request)
+        opened = connector_pb2.CreateTaskRequest()
+        opened.CopyFrom(request)
+        await self._open(opened.connection, item.id)
+        meta = await self._client.create(address, opened)
         item.job = Kept(
             id=item.id,
             connector=address,
@@ -253,7 +264,10 @@ class ConnectorLauncher:
         waits, failures = _growing(min(_FIRST, self._poll), self._poll), 0
         while not item.unwanted.is_set() and not self._closed:
             try:
-                resource = await self._client.get(job.connector, job.request)
+                request = connector_pb2.GetTaskRequest()
+                request.CopyFrom(job.request)
+                await self._open(request.connection, item.id)
+                resource = await self._client.get(job.connector, request)
             except Unavailable as error:
                 self._away(item, error)
             except (NotFound, Unimplemented) as error:
@@ -304,7 +318,9 @@ class ConnectorLauncher:
         until = self._clock.monotonic() + patience
         while True:
             try:
-                await self._client.delete(job.connector, job.deletion())
+                request = job.deletion()
+                await self._open(request.connection, item.id)
+                await self._client.delete(job.connector, request)
                 return True
             except FlyteUnifiedError as error:
                 wait = next(waits)
@@ -315,6 +331,18 @@ class ConnectorLauncher:
             await asyncio.sleep(wait)
 
     # What they share
+
+    async def _open(self, connection: security_pb2.Connection, work: WorkId) -> None:
+        """Puts values in the places of secrets' names: just before a call, so that none is kept. Raises Unlaunchable."""
+        if self._reveal is None:
+            return
+        for parameter, name in sorted(connection.secrets.items()):
+            try:
+                connection.secrets[parameter] = (await self._reveal(work.action.project, work.action.domain, name)).decode()
+            except NotFound as error:
+                raise Unlaunchable("SecretNotFound", error.message) from error
+            except UnicodeDecodeError as error:
+                raise Unlaunchable("SecretUnavailable", f"secret {name!r} is no text, as connectors are given") from error
 
     async def _persist(self, item: _Item, step: Callable[[], Awaitable[_T]], trouble: str) -> _T | None:
         """``step`` done, as often as it takes; None when the attempt is over before."""

@@ -22,18 +22,22 @@ FARM = os.environ.get("FARM") or sys.argv[1]
 class FarmTask(AsyncConnectorExecutorMixin, TaskTemplate):
     """Twice its number, once it is grown."""
 
-    def __init__(self, behaviour: str, *, task_type: str = "farm", **options: Any) -> None:
+    def __init__(self, behaviour: str, *, task_type: str = "farm", water: str = "", **options: Any) -> None:
         interface = NativeInterface({"x": (int, None)}, {"o0": int})
         super().__init__(
             name=f"connected.{behaviour}.{task_type}", interface=interface, task_type=task_type, image=None, **options
         )
         self.behaviour = behaviour
+        self.water = water
 
     def custom_config(self, sctx: SerializationContext) -> dict[str, Any]:
-        return {"behaviour": self.behaviour, "farm": FARM, "configs": {"soil": "loam"}}
+        secrets = {"water": self.water} if self.water else {}
+        return {"behaviour": self.behaviour, "farm": FARM, "configs": {"soil": "loam"}, "secrets": secrets}
 
 
 TASKS = {name: FarmTask(name) for name in ("succeeds", "forgets", "fails", "cancelled", "held", "refused")}
+TASKS["watered"] = FarmTask("watered", water="well")
+TASKS["parched"] = FarmTask("parched", water="dry-well")
 TASKS["stumbles"] = FarmTask("stumbles", retries=1)
 SILENT = FarmTask("succeeds", task_type="silent_farm")
 UNKNOWN = FarmTask("succeeds", task_type="unheard_of")

@@ -23,6 +23,7 @@ Answer = connector_pb2.GetTaskLogsResponse
 
 PHASES = {
     "succeeds": (TaskExecution.QUEUED, TaskExecution.RUNNING, TaskExecution.SUCCEEDED),
+    "watered": (TaskExecution.RUNNING, TaskExecution.SUCCEEDED),
     "forgets": (TaskExecution.RUNNING, TaskExecution.SUCCEEDED),
     "fails": (TaskExecution.INITIALIZING, TaskExecution.FAILED),
     "stumbles": (TaskExecution.RUNNING, TaskExecution.RETRYABLE_FAILED),
@@ -71,6 +72,7 @@ class Farm(AsyncConnector[Field]):
         looks = place / "looks"
         seen = len(looks.read_text()) if looks.exists() else 0
         looks.write_text("." * (seen + 1))
+        (place / "water").write_text(configs.get("water", ""))
         phases = PHASES[resource_meta.behaviour]
         phase = phases[min(seen, len(phases) - 1)]
         if (place / "go").exists():
