@@ -57,7 +57,7 @@ def wanted(
         if not spec.offloaded_input_data.uri:
             raise InvalidArgument("spec.offloaded_input_data.uri is empty")
     else:
-        _check_inputs(spec, automation, task, complete=spec.active and kind is Automation.TYPE_SCHEDULE)
+        _check_inputs(spec, automation, task, complete=spec.active and kind is not Automation.TYPE_NONE)
     return Trigger(
         key=key,
         spec=spec.SerializeToString(deterministic=True),
@@ -111,4 +111,7 @@ def _check_inputs(
     inputs.CopyFrom(spec.inputs)
     if automation.schedule.kickoff_time_input_arg:
         inputs.context.add(key=KICKOFF_TIME, value=automation.schedule.kickoff_time_input_arg)
+    given = {literal.name for literal in inputs.literals}
+    of_artifact = {automation.artifact.input_arg, *automation.artifact.partition_input_args}
+    inputs.literals.extend(common_pb2.NamedLiteral(name=name) for name in of_artifact - given if name)
     check_inputs(inputs, task, complete=complete)

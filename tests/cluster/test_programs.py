@@ -12,6 +12,11 @@ from tests.sdk.test_aborts import (
     test_aborting_an_action_is_told_to_its_parent,
     test_children_end_with_their_parent,
 )
+from tests.sdk.test_artifacts import (
+    test_an_artifact_starts_runs,
+    test_only_a_success_produces_and_once,
+    test_what_a_task_produced_is_an_artifact,
+)
 from tests.sdk.test_bounds import (
     test_a_deadline_is_for_all_attempts_together,
     test_a_parent_learns_which_bound_it_was,

@@ -71,6 +71,13 @@ def test_artifacts_are_published_by_hand(client: Client) -> None:
     assert "date (day), region, not the partition keys region" in facts["no fit"]["error"]
 
 
+def test_a_task_publishes_by_a_call(client: Client) -> None:
+    """And is the source of what it publishes."""
+    facts = said(client)
+    assert facts["publisher"]["outputs"] == ["1"]
+    assert facts["inside"]["source"] == f"run {facts['publisher']['run']}/a0 (attempt 0)"
+
+
 def test_artifacts_are_inputs(client: Client) -> None:
     """Alone and in lists; the run's inputs say which version they are."""
     assert said(client)["as inputs"]["outputs"] == [["by hand"] * 3]

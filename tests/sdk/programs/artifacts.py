@@ -93,6 +93,13 @@ async def clumsy() -> File:
     return new(await file("other"), Metadata(name="events", version="pinned", partitions={"date": MONDAY, "region": "eu"}))
 
 
+@env.task
+async def publisher() -> str:
+    """Publishes with a call of its own."""
+    published = await Artifact.create.aio(await file("inside"), name="inside", version="1", description="from a task")
+    return published.version
+
+
 @watchers.task(triggers=[on_events, paused, pinned])
 async def watch(events: File | None = None, day: datetime = NEVER, region: str = "none", x: int = 0) -> str:
     text = await read(events) if events else "nothing"
@@ -166,6 +173,8 @@ def tried_again() -> None:
 
 
 def published() -> None:
+    tell("publisher", flyte.run(publisher))
+    say("inside", **described(Artifact.get("inside")))
     value = asyncio.run(file("by hand"))
     first = Artifact.create(value, name="model", version="1", kind="model", external_ref="hub://model")
     again = Artifact.create(value, name="model", version="1", kind="model", external_ref="hub://model")

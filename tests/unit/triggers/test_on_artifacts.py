@@ -14,7 +14,7 @@ from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2
 from structlog.testing import capture_logs
 
-from flyte_unified.core.errors import Unavailable
+from flyte_unified.core.errors import FailedPrecondition, InvalidArgument, Unavailable
 from flyte_unified.triggers import offers
 from flyte_unified.triggers.api import TriggerKey
 from tests.unit.artifacts.world import BLOB, MONDAY, at, file, made_by, partitions
@@ -201,21 +201,26 @@ async def test_a_new_revision(timed: World) -> None:
 async def test_what_can_not_be_started_is_dropped(timed: World) -> None:
     """An artifact that was deleted, a run that is refused: the log says so, and the next version has its turn."""
     world = await waiting(timed)
-    await publish(world, "gone")
-    await publish(world, "number", type=types_pb2.LiteralType(simple=types_pb2.INTEGER), value=integer(1))
-    await publish(world, "good")
+    for version in ("gone", "refused", "good"):
+        await publish(world, version)
+    world.refusing[:] = [FailedPrecondition("the project is archived")]
     gone = artifact_pb2.ArtifactIdentifier(version="gone")
     gone.name.project, gone.name.domain, gone.name.name = PROJECT, DOMAIN, "events"
     await world.artifacts.delete(gone)
-    await world.deploy(on("lonely", partition_input_args={"b": "none"}), "lonely")
-    await publish(world, "1", "lonely")
     with capture_logs() as logs:
         async with running(world.scheduler()):
             await pass_by(1)
-    assert versions(world) == ["number", "good"]
+    assert versions(world) == ["good"]
     told = [line["event"] for line in logs]
-    assert "an artifact was deleted before its trigger fired" in told
-    assert "a fire was refused, and is dropped" in told  # what lacks its file
+    assert told == ["an artifact was deleted before its trigger fired", "a fire was refused, and is dropped"]
+
+
+async def test_inputs_that_nobody_gives(timed: World) -> None:
+    """Are missed when the trigger is deployed, as an active one is not to fail when an artifact appears."""
+    await timed.deploy_task(spec=_taker())
+    with pytest.raises(InvalidArgument, match="inputs: 'found' missing"):
+        await timed.deploy(on(partition_input_args={"b": "number"}))
+    await timed.deploy(on(partition_input_args={"b": "number"}), active=False)
 
 
 def _union(*simple: types_pb2.SimpleType) -> types_pb2.LiteralType:
