@@ -95,6 +95,7 @@ class Programs:
             environ={**inherited, **expanded(variables, inherited), **own, **environ},
             directory=step.directory or str(self._files),
             files=files,
+            hidden=[self._environ[variable(secret)] for secret in step.secrets],
         )
 
     def _secrets(self, secrets: Sequence[security_pb2.Secret]) -> tuple[dict[str, str], dict[str, str]]:
@@ -145,7 +146,12 @@ class Programs:
         environ: Mapping[str, str] | None = None,
         directory: str = ".",
         files: Mapping[str, str] | None = None,
+        hidden: Sequence[str] = (),
     ) -> None:
+        """``hidden`` are values that the log must not show, whatever the program says."""
+        masked = re.compile(
+            "|".join(re.escape(part) for value in hidden for part in value.splitlines() if part.strip()).encode() or b"(?!)"
+        )
         say("$ " + _CREDENTIALS.sub("***@", shlex.join(argv)))
         process = subprocess.Popen(
             argv,
@@ -159,7 +165,8 @@ class Programs:
         last: deque[str] = deque(maxlen=_TAIL)
         with process:
             assert process.stdout is not None
-            for line in process.stdout:
+            for said in process.stdout:
+                line = masked.sub(b"***", said)
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
                 last.append(line.decode(errors="replace"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from flyteidl2.core import security_pb2
 
 from flyte_unified.core.images import variable
-from flyte_unified.plugins.api import Process, Resources, TaskContext
+from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext
 from flyte_unified.plugins.container import system
 from flyte_unified.plugins.secrets import wanted
 
@@ -25,8 +26,10 @@ class ImageBuilds:
     interpreter: str
     """The variable by which a process chooses its Python."""
 
-    def describe(self, context: TaskContext) -> Process:
+    def describe(self, context: TaskContext) -> Process | Refusal:
         """The attempt as a process of the server's own interpreter. Raises InvalidArgument."""
+        if find_spec("obstore") is None:  # brought by the SDK
+            return Refusal("MissingLibrary", "building images takes the SDK and uv: pip install 'flyte-unified[laptop]'")
         action, run = context.action.key, context.run_spec
         arguments = [
             *("python", "-P", "-m", "flyte_unified.images.build", *self.arguments),

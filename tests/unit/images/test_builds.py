@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ from flyteidl2.core import execution_pb2, security_pb2
 
 from flyte_unified.core.images import variable
 from flyte_unified.launchers.processes import mounts
-from tests.unit.images.workbench import RUN, Workbench, wheel
+from tests.unit.images.workbench import RUN, Workbench, slow_index, wheel
 
 TOKEN = security_pb2.Secret(key="token", env_var="TOKEN", mount_requirement=security_pb2.Secret.ENV_VAR)
 CERTIFICATE = security_pb2.Secret(key="certificate", mount_requirement=security_pb2.Secret.FILE)
@@ -70,47 +66,14 @@ def test_the_same_content_is_built_once(bench: Workbench) -> None:
     assert first.python.exists()
 
 
-@contextlib.contextmanager
-def slow_index(bench: Workbench) -> Iterator[tuple[dict[str, Any], threading.Event, threading.Event]]:
-    """A layer whose package comes from an index; an event when it is asked for; one that lets it come."""
-    asked, allowed = threading.Event(), threading.Event()
-    (found,) = bench.wheels.glob("snowdrop-2*")
-
-    class Index(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = self.path.endswith("/")
-            if not page and self.command == "GET":
-                asked.set()
-                allowed.wait(30)
-            body = f'<a href="/{found.name}">{found.name}</a>'.encode() if page else found.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html" if page else "application/zip")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(body if self.command == "GET" else b"")
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    options = {"index_url": f"http://127.0.0.1:{server.server_port}/simple"}
-    try:
-        yield {"pip_packages": {"packages": ["snowdrop"], "options": options}}, asked, allowed
-    finally:
-        allowed.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def from_index(url: str) -> dict[str, Any]:
+    return {"pip_packages": {"packages": ["snowdrop"], "options": {"index_url": url}}}
 
 
 def test_what_a_killed_build_leaves_is_never_used(bench: Workbench) -> None:
     """kill -9 in the middle: no image by that name, and the next build succeeds and takes the rest away."""
-    with slow_index(bench) as (layer, asked, allowed):
+    with slow_index(bench.wheels) as (index, asked, allowed):
+        layer = from_index(index)
         _, process = bench.start(bench.packages(), layer)
         assert asked.wait(30)
         os.killpg(process.pid, signal.SIGKILL)
@@ -125,7 +88,8 @@ def test_what_a_killed_build_leaves_is_never_used(bench: Workbench) -> None:
 
 def test_two_builds_of_one_content_are_one(bench: Workbench) -> None:
     """The second says that it waits, then uses what the first has made."""
-    with slow_index(bench) as (layer, asked, allowed):
+    with slow_index(bench.wheels) as (index, asked, allowed):
+        layer = from_index(index)
         one = bench.start(bench.packages(), layer)
         assert asked.wait(30)
         two = bench.start(bench.packages(), layer, name="other:1")
@@ -182,6 +146,7 @@ def test_a_package_is_fetched_with_a_secret(bench: Workbench) -> None:
     layer = {"pip_packages": {"packages": [f"snowdrop @ file://$TOKEN/{found.name}"], "secret_mounts": [TOKEN]}}
     built = bench.build(bench.packages(), layer, environ={variable(TOKEN): str(found.parent)})
     assert built.code == 0, built.log
+    assert f"file://***/{found.name}" in built.log
     assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "1.0"
 
 

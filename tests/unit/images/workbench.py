@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,49 @@ def wheel(directory: Path, name: str, version: str, modules: Mapping[str, str]) 
     return path
 
 
+def snowdrops(directory: Path) -> None:
+    """Two versions of a package that no index has."""
+    for version in ("1.0", "2.0"):
+        wheel(directory, "snowdrop", version, {"snowdrop.py": f"VERSION = {version!r}\n"})
+
+
+@contextlib.contextmanager
+def slow_index(wheels: Path) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """The address of an index with one package; an event when that is asked for; one that lets it come."""
+    asked, allowed = threading.Event(), threading.Event()
+    (found,) = wheels.glob("snowdrop-2*")
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = self.path.endswith("/")
+            if not page and self.command == "GET":
+                asked.set()
+                allowed.wait(30)
+            body = f'<a href="/{found.name}">{found.name}</a>'.encode() if page else found.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if page else "application/zip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body if self.command == "GET" else b"")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/simple", asked, allowed
+    finally:
+        allowed.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """How a build ended, and what its log says."""
@@ -59,8 +105,7 @@ class Workbench:
     def __post_init__(self) -> None:
         self.wheels = self.directory / "wheels"
         wheel(self.wheels, "flyte", "9.9", {"flyte/__init__.py": "", "flyte/_bin/__init__.py": "", "flyte/_bin/runtime.py": ""})
-        for version in ("1.0", "2.0"):
-            wheel(self.wheels, "snowdrop", version, {"snowdrop.py": f"VERSION = {version!r}\n"})
+        snowdrops(self.wheels)
         self.images = self.directory / "images"
         self.environments = Environments(self.images)
 
