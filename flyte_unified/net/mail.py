@@ -43,7 +43,7 @@ class Mail:
         except aiosmtplib.SMTPResponseException as error:
             raise _failure([error.code]) from None
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise Unavailable(f"the SMTP server could not be reached: {type(error).__name__}") from None
+            raise Unavailable(f"the SMTP server could not be used: {error}") from None
 
 
 def _failure(codes: Sequence[int]) -> Unavailable | FailedPrecondition:

@@ -42,7 +42,7 @@ async def fan(width: int) -> list[list[float]]:
 async def narrow_fan(width: int, place: str, number: int) -> list[list[float]]:
     """Begins when the other one is there, too."""
     Path(place, str(number)).touch()
-    while len(os.listdir(place)) < 2:
+    while len(list(Path(place).iterdir())) < 2:
         await asyncio.sleep(0.02)
     return list(await asyncio.gather(*(narrow_leaf(number) for number in range(width))))
 
