@@ -7,7 +7,6 @@ attempt ended is told at last, as far as the task did not write it itself: whoev
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
@@ -20,8 +19,8 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import ActionType, Ledger
 
-_TAIL = 500
-"""Lines at the end of a log in which an attempt may have told itself why it failed."""
+_TAIL = 64 * 1024
+"""Characters at the end of a log in which an attempt may have told itself why it failed."""
 
 _ELSEWHERE = "a tracked run: its client carries it out, and has its log\n"
 
@@ -63,16 +62,16 @@ class LogTail:
         if action.tracked or action.action_type is not ActionType.TASK:
             return
         over = asyncio.Event()
-        tail: deque[str] = deque(maxlen=_TAIL)
+        said = ""
         watching = asyncio.create_task(self._watch(key, number, over), name=f"log of {key}, attempt {number}")
         try:
             async with aclosing(self._lines.follow(key, number, over)) as batches:
                 async for batch in batches:
-                    tail.extend(line.text for line in batch)
+                    said = (said + "".join(line.text for line in batch))[-_TAIL:]
                     yield batch
             if watching.done():
                 watching.result()
-            if reason := await self._unsaid(key, number, "".join(tail)):
+            if reason := await self._unsaid(key, number, said):
                 yield reason
         finally:
             watching.cancel()
