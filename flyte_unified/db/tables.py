@@ -216,8 +216,8 @@ artifacts = Table(
     Index("ix_artifacts_newest", "project", "domain", "created_at", "name", "version"),
     Index("ix_artifacts_versions", "project", "domain", "name", "created_at", "version"),
     Index("ix_artifacts_partitions", "project", "domain", "name", "partition", "created_at"),
-    Index("ix_artifacts_times", "project", "domain", "name", "time_partition"),
-    Index("ix_artifacts_runs", "project", "domain", "source_run", "created_at", **_only("source_run <> ''")),
+    Index("ix_artifacts_times", "project", "domain", "name", "time_partition", "created_at", "version"),
+    Index("ix_artifacts_runs", "project", "domain", "source_run", "created_at", "name", "version"),
 )
 
 actions = Table(

@@ -54,11 +54,10 @@ def _artifacts() -> None:
         "newest": ["created_at", "name", "version"],
         "versions": ["name", "created_at", "version"],
         "partitions": ["name", "partition", "created_at"],
-        "times": ["name", "time_partition"],
+        "times": ["name", "time_partition", "created_at", "version"],
+        "runs": ["source_run", "created_at", "name", "version"],
     }.items():
         op.create_index(f"ix_artifacts_{name}", "artifacts", ["project", "domain", *columns])
-    of_runs = ["project", "domain", "source_run", "created_at"]
-    op.create_index("ix_artifacts_runs", "artifacts", of_runs, **_only("source_run <> ''"))
 
 
 def _triggers() -> None:
