@@ -140,6 +140,7 @@ class Manager:
         self._names = read_names(settings.notifications.file)
         self._notifications = Notifications(names=self._names)
         self._callbacks = Callbacks(key=key, address=self.address, ledger=self._ledger)
+        self.postman = self._postman(clock)
         self._scoped = ScopedSettings(
             database=self._database,
             clock=clock,
@@ -267,7 +268,7 @@ class Manager:
                 clock=clock,
                 catch_up=CatchUp(Policy(triggers.catch_up), triggers.catch_up_limit),
             ),
-            postman=self._postman(clock),
+            postman=self.postman,
         )
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
@@ -466,6 +467,9 @@ class Manager:
         gauge("live_actions", "Actions that have not ended", lambda controller: controller.live)
         gauge("active_slots", "Actions that compute", lambda controller: controller.slots.active)
         gauge("waiting_actions", "Actions that wait for a slot", lambda controller: controller.slots.waiting)
+        told, lost = "Notifications that were delivered", "Notifications that were given up"
+        metrics.gauge("notifications_delivered", told, lambda: self.postman.delivered)
+        metrics.gauge("notifications_given_up", lost, lambda: self.postman.given_up)
         return Edge(
             registry=self.registry,
             identify=tokens.identify,
