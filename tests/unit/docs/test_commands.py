@@ -22,8 +22,12 @@ import pytest
 import flyte_unified
 
 ROOT = Path(__file__).parents[3]
-PAGES = [page for page in ("README.md", "docs/quickstart.md", "docs/cluster.md") if (ROOT / page).exists()]
-SHOWN = {"README.md": "greeted 2", "docs/quickstart.md": "Hello, Ada! Hello, Grace! The squares below 8 add up to 140."}
+PAGES = [page for page in ("README.md", "docs/quickstart.md", "docs/operations.md", "docs/cluster.md") if (ROOT / page).exists()]
+SHOWN = {
+    "README.md": "greeted 2",
+    "docs/operations.md": "runs begin again",
+    "docs/quickstart.md": "Hello, Ada! Hello, Grace! The squares below 8 add up to 140.",
+}
 """What their programs say, somewhere in what the commands print."""
 PORT = "30080"
 _SECONDS = 60
