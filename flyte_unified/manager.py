@@ -51,11 +51,7 @@ from flyte_unified.images.environments import Environments
 from flyte_unified.images.handlers import ImageHandlers
 from flyte_unified.launchers.processes.interpreters import choose
 from flyte_unified.ledger.api import Ledger, action_from
-from flyte_unified.notifications.callbacks import Callbacks
-from flyte_unified.notifications.outgoing import Outgoing
-from flyte_unified.notifications.postman import Patience, Postman
-from flyte_unified.notifications.rules import read_names
-from flyte_unified.notifications.service import Notifications
+from flyte_unified.notifications.parts import NotificationParts
 from flyte_unified.operations.admission import Admission
 from flyte_unified.operations.drain import Drain
 from flyte_unified.planes.api import Parts, Plane
@@ -137,10 +133,9 @@ class Manager:
 
         # What carries actions to their end.
         self._queues = Queues(settings.queues.max_concurrency)
-        self._names = read_names(settings.notifications.file)
-        self._notifications = Notifications(names=self._names)
-        self._callbacks = Callbacks(key=key, address=self.address, ledger=self._ledger)
-        self.postman = self._postman(clock)
+        self._told = NotificationParts(
+            settings.notifications, key=key, address=self.address, database=self._database, ledger=self._ledger, clock=clock
+        )
         self._scoped = ScopedSettings(
             database=self._database,
             clock=clock,
@@ -268,7 +263,7 @@ class Manager:
                 clock=clock,
                 catch_up=CatchUp(Policy(triggers.catch_up), triggers.catch_up_limit),
             ),
-            postman=self.postman,
+            postman=self._told.postman,
         )
         if self._settings.execution.launcher == "processes":
             return Laptop(self._settings, parts, interpreter=self.interpreter)
@@ -279,16 +274,6 @@ class Manager:
                 f"execution.launcher = pods needs {error.name}: pip install 'flyte-unified[cluster]'"
             ) from error
         return Cluster(self._settings, parts)
-
-    def _postman(self, clock: Clock) -> Postman:
-        settings = self._settings.notifications
-        return Postman(
-            database=self._database,
-            ledger=self._ledger,
-            outgoing=Outgoing(settings, names=self._names, callback=self._callbacks.uri),
-            patience=Patience(longest=settings.retry_max, total=settings.retry_for),
-            clock=clock,
-        )
 
     def _options(self, tokens: RunTokens) -> Options:
         settings = self._settings
@@ -316,7 +301,7 @@ class Manager:
             read_error=self._read_error,
             owns=self._store.owns,
             queues=self._queues,
-            announce=self._notifications.of_condition,
+            announce=self._told.notifications.of_condition,
             token_required=self._settings.server.host not in LOOPBACK,
         )
         self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
@@ -337,7 +322,7 @@ class Manager:
             require_project=self.projects.check,
             complete=self._scoped.complete,
             queues=self._queues,
-            notifications=self._notifications,
+            notifications=self._told.notifications,
             base=self._store.base(storage.DATA),
         )
 
@@ -467,9 +452,9 @@ class Manager:
         gauge("live_actions", "Actions that have not ended", lambda controller: controller.live)
         gauge("active_slots", "Actions that compute", lambda controller: controller.slots.active)
         gauge("waiting_actions", "Actions that wait for a slot", lambda controller: controller.slots.waiting)
-        told, lost = "Notifications that were delivered", "Notifications that were given up"
-        metrics.gauge("notifications_delivered", told, lambda: self.postman.delivered)
-        metrics.gauge("notifications_given_up", lost, lambda: self.postman.given_up)
+        postman = self._told.postman
+        metrics.gauge("notifications_delivered", "Notifications that were delivered", lambda: postman.delivered)
+        metrics.gauge("notifications_given_up", "Notifications that were given up", lambda: postman.given_up)
         return Edge(
             registry=self.registry,
             identify=tokens.identify,
@@ -477,7 +462,7 @@ class Manager:
                 Route("GET", "/readyz", self._readyz),
                 metrics.route,
                 *self.storage.routes,
-                *self._callbacks.routes,
+                *self._told.routes,
                 *pages.routes,
             ],
             allowed_hosts=self._settings.hosts,
