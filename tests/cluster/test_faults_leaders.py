@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from itertools import count
 
@@ -168,3 +169,32 @@ async def test_the_next_leader_writes_nothing_of_what_runs_as_before(stand: Stan
 
 async def _version(replica: Replica, run: str) -> run_definition_pb2.ActionDetails:
     return await replica.details(run, "a0")
+
+
+async def test_a_drained_leader_leaves_the_lead(stand: Stand) -> None:
+    """Another carries out what was begun; the drained one serves on, and may lead again when it is let."""
+    old, new = await _two(stand)
+    run = await stand.run(old)
+    body = await stand.bodies.comes(run)
+    assert await _typed(old, "drain", "--wait") == "drained; nothing runs\n"
+    await stand.leads("new")
+    body.end()
+    await stand.succeeds(old, run)
+    said = await _typed(old, "status")
+    assert "is draining at" in said
+    assert "begins no runs" in said
+    assert await _typed(old, "drain", "--off") == "runs begin again\n"
+    assert await _typed(new, "drain") == "drained; nothing runs\n"
+    await stand.leads("old")
+
+
+async def _typed(server: Replica, *arguments: str) -> str:
+    """What ``flyte-unified`` printed beside a server, with the settings of that."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "flyte_unified", *arguments, "--data-dir", str(server.data)),
+        env=server.environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out
+    return out.decode()
