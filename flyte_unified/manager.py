@@ -114,7 +114,12 @@ class Manager:
         self.projects = Projects(
             database=self._database, clock=clock, domains=settings.projects.domains, seed=settings.projects.seed
         )
-        self._triggers = Triggers(database=self._database, clock=clock)
+        self._queues = Queues(settings.queues.max_concurrency)
+        self._told = NotificationParts(
+            settings.notifications, key=key, address=self.address, database=self._database, ledger=self._ledger, clock=clock
+        )
+        checks = (self._queues.check_run, self._told.notifications.check)
+        self._triggers = Triggers(database=self._database, clock=clock, checks=checks)
         tasks = self._tasks = Tasks(
             database=self._database, ledger=self._ledger, projects=self.projects, triggers=self._triggers, clock=clock
         )
@@ -132,10 +137,6 @@ class Manager:
         tokens = RunTokens(key, subject=identities.owner.subject)
 
         # What carries actions to their end.
-        self._queues = Queues(settings.queues.max_concurrency)
-        self._told = NotificationParts(
-            settings.notifications, key=key, address=self.address, database=self._database, ledger=self._ledger, clock=clock
-        )
         self._scoped = ScopedSettings(
             database=self._database,
             clock=clock,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from flyteidl2.task import run_pb2
+
 from flyte_unified.core.errors import InvalidArgument
 
 DEFAULT = "default"
@@ -32,6 +34,10 @@ class Queues:
         """Raises InvalidArgument naming the queues that there are; an empty name stands for the default."""
         if name and name not in self._names and not self._any:
             raise InvalidArgument(f"{field}: there is no queue {name[:64]!r}; known are {', '.join(sorted(self._names))}")
+
+    def check_run(self, spec: run_pb2.RunSpec) -> None:
+        """The same of the queue that a run names."""
+        self.check(spec.queue, field="run_spec.queue")
 
 
 def _number(text: str, most: str) -> int:

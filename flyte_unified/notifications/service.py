@@ -28,6 +28,10 @@ class Notifications:
     def __init__(self, *, names: Names) -> None:
         self._names = names
 
+    def check(self, spec: run_pb2.RunSpec) -> None:
+        """Raises InvalidArgument naming the field of what ``of_run`` would refuse."""
+        self._names.rules_of(spec)
+
     def of_run(self, key: RunKey, spec: run_pb2.RunSpec, *, now: Micros) -> Owing | None:
         """For a run's end; None where nothing is asked. Raises InvalidArgument naming the field that is wrong."""
         rules = [rule for rule in self._names.rules_of(spec) if Phase.PAUSED not in rule.on_phases]

@@ -146,7 +146,7 @@ class Creator:
         now = self._clock.now()
         run_spec, start = requests.run_spec(message, now=now)
         await self._complete(run_spec, target.key.project, target.key.domain)
-        self._queues.check(run_spec.queue, field="run_spec.queue")
+        self._queues.check_run(run_spec)
         owing = self._notifications.of_run(target.key, run_spec, now=now)
         if trigger is not None:
             inputs = triggered.at(inputs, spec.message, start, kickoff=triggered.kickoff(trigger))

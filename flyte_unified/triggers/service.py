@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import orjson
 from flyteidl2.common import identifier_pb2, list_pb2
-from flyteidl2.task import task_definition_pb2
-from flyteidl2.trigger import trigger_service_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 
 from flyte_unified.core.clock import Clock, Micros
 from flyte_unified.core.errors import InvalidArgument, NotFound
@@ -34,11 +34,12 @@ _NEWEST_FIRST = (Order("revision", descending=True),)
 
 
 class Triggers:
-    """One for a server."""
+    """One for a server. ``checks`` raise what would keep a run of this spec from being made."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock, checks: Sequence[Callable[[run_pb2.RunSpec], None]] = ()) -> None:
         self._database = database
         self._clock = clock
+        self._checks = checks
         self._subscribers: list[Told] = []
 
     # What clients ask for
@@ -56,6 +57,7 @@ class Triggers:
         """
         now = self._clock.now()
         wanted = requests.wanted(key_of(message.name), message.spec, message.automation_spec, task, by=by, now=now)
+        self._check(message.spec)
         expected = int(message.revision)
         await self._write(lambda: _changed(wanted.key, lambda known: model.deployed(known, wanted, now=now, expected=expected)))
         return await self.get(message.name)
@@ -81,6 +83,7 @@ class Triggers:
                 raise InvalidArgument(f"triggers[{index}].name: {each.name!r} is there twice")
             trigger_spec = requests.of_task(each, version=task.version)
             wanted[key] = requests.wanted(key, trigger_spec, each.automation_spec, spec, by=by, now=now)
+            self._check(trigger_spec)
         return lambda: _attached(task, wanted, by=by, now=now)
 
     async def update(self, names: Iterable[identifier_pb2.TriggerName], *, active: bool, by: str) -> None:
@@ -158,6 +161,10 @@ class Triggers:
     def appeared(self, new: Appeared) -> Work[list[TriggerKey]]:
         """The work that lets ``new`` fire what waits for it, once each; its result is for ``committed`` and ``notices``."""
         return store.appear(new)
+
+    def _check(self, spec: trigger_definition_pb2.TriggerSpec) -> None:
+        for check in self._checks:
+            check(spec.run_spec)
 
     # What the scheduler asks for
 
