@@ -173,7 +173,8 @@ class Manager:
         if self._settings.images.build:
             domains = [domain.id for domain in await self.projects.domains.all()]
             for domain in dict.fromkeys((*domains, images.DOMAIN)):
-                await self._tasks.seed(*images.build_image(SYSTEM, domain), deployed_by=SYSTEM)
+                task, spec = images.build_image(SYSTEM, domain, cached=self._settings.execution.launcher == "pods")
+                await self._tasks.seed(task, spec, deployed_by=SYSTEM)
         await self._cache.start()
         await self._edge.start(self._sockets)
         await self.plane.start()
@@ -374,8 +375,15 @@ class Manager:
         )
         self.registry.add("flyteidl2.workflow.TranslatorService", translator)
         self.registry.add("flyteidl2.cluster.ClusterService", ClusterHandlers())
-        named = Environments(settings.images_dir).named if settings.images.build else None
-        self.registry.add("flyteidl2.imagebuilder.ImageService", ImageHandlers(named=named))
+        self.registry.add("flyteidl2.imagebuilder.ImageService", self._images())
+
+    def _images(self) -> ImageHandlers:
+        """In a cluster nobody is asked what a registry has: to build an image again is to find its address in the cache."""
+        settings = self._settings.images
+        if self._settings.execution.launcher == "processes":
+            return ImageHandlers(named=Environments(self._settings.images_dir).named if settings.build else None)
+        registry = f"{settings.registry.rstrip('/')}/" if settings.registry else ""
+        return ImageHandlers(named=(lambda _: None) if settings.build else None, registry=registry)
 
     def _add_catalogues(self, tasks: Tasks, identities: Identities) -> None:
         self.registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self.projects))

@@ -31,6 +31,13 @@ def add_to(verbs: Any) -> None:
     upload.add_argument("--outputs", default="", help="a core.VariableMap, base64")
     upload.add_argument("--ready", type=Path, metavar="FILE", help="made when SIGTERM may come")
     upload.set_defaults(run=_upload)
+    dockerfile = kinds.add_parser("dockerfile", help="an image's layers into what BuildKit builds from")
+    dockerfile.add_argument("--from", dest="source", required=True, metavar="URI", help="an inputs.pb")
+    dockerfile.add_argument("--to", required=True, type=Path, metavar="DIR")
+    dockerfile.add_argument("--registry", required=True, help="of images that name none")
+    dockerfile.add_argument("--uv", required=True, metavar="IMAGE", help="an image that has it")
+    dockerfile.add_argument("--errors", required=True, metavar="URI", help="where an error.pb goes")
+    dockerfile.set_defaults(run=_dockerfile)
     around = kinds.add_parser("run", help="a container by podman or docker, between both (runs on laptops)")
     around.add_argument("--directory", required=True, type=Path, metavar="DIR", help="of the attempt")
     around.add_argument("--from", dest="source", default="", metavar="URI", help="an inputs.pb")
@@ -79,6 +86,11 @@ def _variables(encoded: str) -> Any:
     return interface_pb2.VariableMap.FromString(base64.b64decode(encoded)).variables
 
 
+def _dockerfile(args: argparse.Namespace) -> int:
+    asyncio.run(_prepared(args))
+    return 0
+
+
 def _transfer() -> Any:
     try:
         from flyte_unified.storage.transfer import Transfer  # obstore is in no laptop's installation
@@ -112,3 +124,15 @@ async def _outputs(args: argparse.Namespace) -> int:
     if error:
         sys.stderr.write(f"flyte-unified: {error}\n")
     return 0
+
+
+async def _prepared(args: argparse.Namespace) -> None:
+    from flyte_unified.dataside import outputs
+    from flyte_unified.images.prepare import prepare
+
+    transfer = _transfer()
+    try:
+        await prepare(transfer, args.source, args.to, registry=args.registry, uv=args.uv)
+    except (NotFound, InvalidArgument) as error:
+        await outputs.tell(transfer, args.errors, "ImageBuildFailed", error.message)
+        raise

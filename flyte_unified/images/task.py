@@ -16,15 +16,17 @@ DOMAIN = "production"
 Seed = tuple[TaskId, task_definition_pb2.TaskSpec]
 
 
-def build_image(project: str, domain: str) -> Seed:
+def build_image(project: str, domain: str, *, cached: bool) -> Seed:
     """Its version is its content's: a server with another one deploys it as the newest.
 
-    Its results are not for the cache: an environment that was built may be gone.
+    ``cached``: an address that it gave once is good for the same layers. A registry keeps what it has; a machine may not.
     """
     found = task_definition_pb2.TaskSpec(short_name=BUILD_IMAGE)
     found.documentation.short_description = "Builds an image, for the SDK's remote image builder."
     template = found.task_template
     template.type = BUILD_IMAGE
+    template.metadata.discoverable = template.metadata.cache_serializable = cached
+    template.metadata.discovery_version = "1" if cached else ""
     text = types_pb2.LiteralType(simple=types_pb2.STRING)
     template.interface.inputs.variables.extend(_variable(name, text) for name in INPUTS)
     template.interface.outputs.variables.append(_variable(OUTPUT, text))

@@ -30,11 +30,12 @@ from flyte_unified.ledger.api import EXECUTOR
 from flyte_unified.planes.api import Parts
 from flyte_unified.planes.campaign import Campaign
 from flyte_unified.planes.connectors import ConnectorParts
-from flyte_unified.planes.pods import operator_config, patience, pod_config
+from flyte_unified.planes.pods import image_config, operator_config, patience, pod_config
 from flyte_unified.plugins.api import Job, Pod, Resource
-from flyte_unified.plugins.cluster import ClusterPlugins
+from flyte_unified.plugins.cluster import ClusterPlugins, no_images
 from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
+from flyte_unified.plugins.pods.images import ImagePods
 from flyte_unified.secrets.objects import ObjectVault
 from flyte_unified.settings import Settings
 
@@ -69,7 +70,10 @@ class Cluster:
         pods = Pods(config)
         self._operators = Operators(pods, operator_config(settings.operators))
         self._connectors = ConnectorParts(settings, parts)
-        self._plugins = ClusterPlugins(pods=pods, operators=self._operators, connectors=self._connectors.describe)
+        images = ImagePods(pods, image_config(settings.images), config.data).describe if settings.images.build else no_images
+        self._plugins = ClusterPlugins(
+            pods=pods, operators=self._operators, images=images, connectors=self._connectors.describe
+        )
         self._campaign = Campaign(lambda: self._elector.run(self._lead))
         self._standing: asyncio.Task[None] | None = None
         self.lines = self._connectors.lines(PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from flyte_unified.plugins.operators.config import OperatorConfig
 from flyte_unified.plugins.pods.config import SAFE_TO_EVICT, DataSide, Json, Patience, PodConfig, SecretRef, pair, toleration
-from flyte_unified.settings import Operators, Pods, SettingsError
+from flyte_unified.plugins.pods.images import ImageConfig
+from flyte_unified.settings import Images, Operators, Pods, SettingsError
 
 _KEYS = frozenset({"FLYTE_AWS_ACCESS_KEY_ID", "FLYTE_AWS_SECRET_ACCESS_KEY"})
 
@@ -58,6 +59,18 @@ def patience(pods: Pods) -> Patience:
         create_container=pods.create_container_grace,
         pending=pods.pending_timeout,
         lost=pods.node_lost_grace,
+    )
+
+
+def image_config(images: Images) -> ImageConfig:
+    return ImageConfig(
+        registry=images.registry,
+        registry_secret=images.registry_secret,
+        insecure=images.registry_insecure,
+        buildkit=images.buildkit_image,
+        uv=images.uv_image,
+        cpu=images.cpu,
+        memory=images.memory,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flyte_unified.core.images import BUILD_IMAGE
 from flyte_unified.plugins import sleep
 from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
 from flyte_unified.plugins.operators.operators import Operators
@@ -17,9 +18,14 @@ def no_connectors(context: TaskContext) -> Job | Refusal | None:
     return None
 
 
+def no_images(context: TaskContext) -> Refusal:
+    """A cluster that builds none."""
+    return Refusal("UnsupportedTaskType", "images are not built here: images.build is off")
+
+
 class ClusterPlugins:
     """``connectors`` describes what a connector runs, and is None for other task types: it is asked before a task with a
-    container becomes a pod, as a task may bring one and still be a connector's.
+    container becomes a pod, as a task may bring one and still be a connector's. ``images`` describes the building of one.
     """
 
     def __init__(
@@ -27,10 +33,12 @@ class ClusterPlugins:
         *,
         pods: Pods,
         operators: Operators,
+        images: Callable[[TaskContext], Work] = no_images,
         connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors,
     ) -> None:
         self._pods = pods
         self._operators = operators
+        self._images = images
         self._connectors = connectors
 
     def describe(self, context: TaskContext) -> Work:
@@ -38,6 +46,8 @@ class ClusterPlugins:
         template = context.spec.task_template
         if template.type == _SLEEP:
             return sleep.describe(context)
+        if template.type == BUILD_IMAGE:
+            return self._images(context)
         if template.type in self._operators:
             return self._operators.describe(context)
         if (job := self._connectors(context)) is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from flyteidl2.core import security_pb2
+from flyteidl2.task import run_pb2
 
 from flyte_unified.core.images import variable
 from flyte_unified.plugins.api import Process, Refusal, Resources, TaskContext
@@ -37,7 +38,7 @@ class ImageBuilds:
             f"--outputs={context.output_prefix}",
             f"--run={action.project}/{action.domain}/{action.run}",
         ]
-        if run.overwrite_cache or run.cache_config.overwrite_cache:
+        if forced(run):
             arguments.append("--force")
         asked = wanted(context.spec.task_template.security_context, run.security_context)
         return Process(
@@ -47,3 +48,8 @@ class ImageBuilds:
             resources=Resources(),
             secrets=tuple(security_pb2.Secret(key=each.key, group=each.group, env_var=variable(each)) for each in asked),
         )
+
+
+def forced(run: run_pb2.RunSpec) -> bool:
+    """Whether an image is to be built anew."""
+    return bool(run.overwrite_cache or run.cache_config.overwrite_cache)

@@ -300,6 +300,15 @@ class Images:
     max_count: int = _setting(32, "Virtual environments kept. Of more, those unused for longest go.", least=1)
     max_bytes: Size = _setting(20 << 30, "Bytes of them all, with what they share with uv's cache.", least=1)
     allow_commands: bool = _setting(False, "Let images run commands when they are built: on this machine, as you.")
+    registry: str = _setting(
+        "", "In a cluster: where images are pushed, `registry.example.com/flyte`. Empty: those with layers are refused."
+    )
+    registry_secret: str = _setting("", "A Secret (`kubernetes.io/dockerconfigjson`) with which BuildKit pushes and pulls.")
+    registry_insecure: bool = _setting(False, "The registry speaks plain HTTP.")
+    buildkit_image: str = _setting("moby/buildkit:rootless", "Image of rootless BuildKit.")
+    uv_image: str = _setting("ghcr.io/astral-sh/uv:0.13.4", "Image that has uv as `/uv`.")
+    cpu: str = _setting("1", "What BuildKit requests.")
+    memory: str = _setting("2Gi", "The same of memory.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +348,9 @@ class Projects:
     """What exists at the first start."""
 
     seed: Strings = _setting(("flytesnacks",), "Projects created in an empty database.")
-    domains: Strings = _setting(("development", "staging", "production"), "Domains that every project has, unless they were deleted.")
+    domains: Strings = _setting(
+        ("development", "staging", "production"), "Domains that every project has, unless they were deleted."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
