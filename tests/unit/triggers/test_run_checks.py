@@ -34,11 +34,11 @@ async def test_it_is_refused_when_it_is_deployed(triggers: Triggers, wrong: run_
     message = idl.DeployTriggerRequest(name=named(), automation_spec=cron("@daily"))
     message.spec.active, message.spec.task_version = True, "v1"
     message.spec.run_spec.CopyFrom(wrong)
-    with pytest.raises(InvalidArgument, match="^run_spec"):
+    with pytest.raises(InvalidArgument, match=r"^run_spec"):
         await triggers.deploy(message, task_spec(), by="ada")
     each = task_definition_pb2.TaskTrigger(name="t", automation_spec=cron("@daily"))
     each.spec.run_spec.CopyFrom(wrong)
-    with pytest.raises(InvalidArgument, match="^run_spec"):
+    with pytest.raises(InvalidArgument, match=r"^run_spec"):
         triggers.attach(TaskId(PROJECT, DOMAIN, TASK, "v1"), task_spec(), [each], by="ada")
     message.spec.run_spec.CopyFrom(GOOD)
     assert (await triggers.deploy(message, task_spec(), by="ada")).trigger.active
