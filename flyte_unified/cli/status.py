@@ -58,7 +58,9 @@ def _lines(told: GetStatusResponse) -> Iterator[str]:
         detail = part.detail if part.healthy else f"NOT WELL: {part.detail}"
         yield _line(part.name.capitalize(), ", ".join(filter(None, (detail, more.get(part.name)))))
     for queue in told.queues:
-        yield _line("Queue", f"{queue.waiting}{f' of {queue.limit}' if queue.limit else ''} {queue.name}")
+        computing = f", {queue.computing} computing" if queue.computing else ""
+        limit = f", at most {queue.limit}" if queue.limit else ""
+        yield _line("Queue", f"{queue.name}: {queue.waiting} waiting{computing}{limit}")
 
 
 def _line(name: str, text: str) -> str:

@@ -7,7 +7,7 @@ restart it looks at those and goes on. Decisions are ``reconcile``'s; here is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -141,8 +141,8 @@ class Controller:
                     live.see(slot=Slot.NONE)
                 self._poke(live)
 
-    async def processes(self) -> AsyncIterator[int]:
-        """How many actions have a process here: now, and after whatever may have changed that, until none has."""
+    async def running(self) -> AsyncGenerator[int]:
+        """How many actions hold a slot: now, and after whatever may have changed that, until none does."""
         while live := self._slots.live:
             yield live
             self._idle.clear()

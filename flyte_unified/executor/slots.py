@@ -9,8 +9,10 @@ deepest of all, which keeps progress certain; when even that is over the hard li
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -28,6 +30,14 @@ class Capacity:
     gpus: tuple[int, ...] = ()
     watermark: int = 64
     limit: int = 512
+
+
+class Queue(NamedTuple):
+    """How many actions of a queue compute and wait, and how many may compute; 0: as many as there is room for."""
+
+    computing: int
+    waiting: int
+    bound: int
 
 
 @dataclass(slots=True)
@@ -76,6 +86,15 @@ class Slots:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def queues(self) -> dict[str, Queue]:
+        """Those that have a bound, and those in which somebody is."""
+        computing = Counter(held.claim.queue for held in self._held.values() if not held.suspended)
+        waiting = Counter(line.place.queue for line in self._waiting.values())
+        bounds = {name: bound.most for name, bound in self._queues.items()}
+        names = sorted({*computing, *waiting, *bounds})
+        return {name: Queue(computing[name], waiting[name], bounds.get(name, 0)) for name in names}
 
     def fits(self, claim: Claim) -> bool:
         """Whether the machine could ever take it. CPU and memory are shared, GPUs are not."""

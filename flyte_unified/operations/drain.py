@@ -6,7 +6,8 @@ are kept for when the server, or the next, begins again. Nothing of it outlives 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from flyte_unified.planes.api import Plane
 
@@ -22,12 +23,13 @@ class Drain:
         self.on = on
         await self._plane.drain(on)
 
-    async def left(self) -> AsyncIterator[int]:
-        """How many actions still have a process here, and again whenever it is another number; ends with 0."""
+    async def left(self) -> AsyncGenerator[int]:
+        """How many actions still run here, and again whenever it is another number; ends with 0."""
         last = -1
         if (controller := self._plane.controller) is not None:
-            async for count in controller.processes():
-                if count != last:
-                    yield (last := count)
+            async with aclosing(controller.running()) as counts:
+                async for count in counts:
+                    if count != last:
+                        yield (last := count)
         if last:
             yield 0

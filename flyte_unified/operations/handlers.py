@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from flyte_unified import __version__, settings
@@ -83,10 +84,11 @@ class ManagerHandlers:
     async def drain(self, message: messages.DrainRequest, ctx: CallContext) -> AsyncIterator[messages.DrainResponse]:
         self._admission.check(ctx)
         await self._server.drain.set(not message.off)
-        async for left in self._server.drain.left():
-            yield messages.DrainResponse(state=self._state(), live=left)
-            if message.off or not message.wait:
-                return
+        async with aclosing(self._server.drain.left()) as counts:
+            async for left in counts:
+                yield messages.DrainResponse(state=self._state(), live=left)
+                if message.off or not message.wait:
+                    return
 
     async def get_config(self, _: messages.GetConfigRequest, ctx: CallContext) -> messages.GetConfigResponse:
         self._admission.check(ctx)
@@ -116,9 +118,14 @@ class ManagerHandlers:
 
     def _queues(self) -> list[messages.Queue]:
         server, controller = self._server, self._server.plane.controller
+        actions = controller.slots.queues if controller is not None else {}
+        limit = server.settings.database.queue_limit
         return [
-            messages.Queue(name="database writes", waiting=server.database.waiting, limit=server.settings.database.queue_limit),
-            messages.Queue(name="actions for a slot", waiting=controller.slots.waiting if controller is not None else 0),
+            messages.Queue(name="database writes", waiting=server.database.waiting, limit=limit),
+            *(
+                messages.Queue(name=name, waiting=queue.waiting, limit=queue.bound, computing=queue.computing)
+                for name, queue in actions.items()
+            ),
         ]
 
     async def _components(self) -> list[messages.Component]:

@@ -189,7 +189,7 @@ class DrainResponse(betterproto2.Message):
 
     live: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Actions that still have a process here.
+    Actions that still run here.
     """
 
 
@@ -311,7 +311,12 @@ class Queue(betterproto2.Message):
 
     limit: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    0: as many as there are.
+    Of actions that compute, of other things that wait; 0: as many as there is room for.
+    """
+
+    computing: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Actions that compute.
     """
 
 

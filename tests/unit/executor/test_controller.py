@@ -379,7 +379,7 @@ async def test_runs_that_are_held_begin_when_they_are_let(world: World) -> None:
         await world.ended(child)
         await asyncio.sleep(30)
         await world.succeed(machine, ROOT)
-        assert [count async for count in controller.processes()][-1] == 0
+        assert [count async for count in controller.running()][-1] == 0
         assert not any(work.action == second for work in machine.attempts)
         controller.hold_runs(False)
         await machine.launched(second)

@@ -277,3 +277,15 @@ def test_a_chain_ends_on_one_slot(depth: int) -> None:
         assert s.active == 1
         s.suspend(key(level))
     assert s.live == depth
+
+
+def test_queues_are_told() -> None:
+    """Those with a bound, and those in which somebody computes or waits."""
+    s = Slots(Capacity(cpu=8, memory=MEMORY), {"narrow": 1, "empty": 3})
+    for name, queue in (("a", "narrow"), ("b", "narrow"), ("c", "wide")):
+        s.claim(key(name), Claim(depth=0, queue=queue))
+    s.admit()
+    assert s.queues == {"empty": (0, 0, 3), "narrow": (1, 1, 1), "wide": (1, 0, 0)}
+    s.suspend(key("c"))
+    s.release(key("b"))
+    assert s.queues == {"empty": (0, 0, 3), "narrow": (1, 0, 1)}
