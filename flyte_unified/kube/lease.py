@@ -78,11 +78,11 @@ class Elector:
         """Who leads, as last seen; empty for nobody."""
         return self._spec.get("holderIdentity") or ""
 
-    def check(self) -> None:
-        """Raises NotLeader from the renew deadline on, even before anything here has noticed: a process that was suspended
-        wakes in the middle of what it did.
+    def check(self, epoch: int) -> None:
+        """Raises NotLeader when that term is over, and from the renew deadline on, even before anything here has noticed: a
+        process that was suspended wakes in the middle of what it did.
         """
-        if self.epoch is None or self._clock.monotonic() >= self._until:
+        if self.epoch != epoch or self._clock.monotonic() >= self._until:
             raise NotLeader(f"{self._identity} does not have the lease {self._name}")
 
     async def run(self, lead: Callable[[int], Coroutine[Any, Any, None]]) -> None:

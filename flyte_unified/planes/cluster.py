@@ -11,10 +11,12 @@ import os
 import secrets
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flyte_unified.actions.mirror import Mirror
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.tasks import to_its_end
 from flyte_unified.dataproxy.pod_logs import PodLines
 from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.slots import Capacity, Slots
@@ -123,14 +125,20 @@ class Cluster:
             await controller.deposed()
         finally:
             self.controller = None
-            await self._parts.postman.close()
-            await self._parts.scheduler.close()
-            await controller.close()
-            await asyncio.gather(*(templates.stop() for templates in self._templates))
+            await to_its_end(
+                self._end_term(controller), name=f"end of term {epoch}"
+            )  # a lease that is lost meanwhile cancels us once more
+
+    async def _end_term(self, controller: Controller) -> None:
+        """Nothing of it goes on beside the next one."""
+        await self._parts.postman.close()
+        await self._parts.scheduler.close()
+        await controller.close()
+        await asyncio.gather(*(templates.stop() for templates in self._templates))
 
     def _one_term(self, epoch: int) -> Controller:
         parts, settings, cluster = self._parts, self._settings, self._settings.kubernetes
-        kube = self._kube.guarded(self._elector.check)
+        kube = self._kube.guarded(partial(self._elector.check, epoch))
         mirror = Mirror(
             ledger=parts.ledger,
             kube=kube,

@@ -113,18 +113,20 @@ async def test_a_conflict_costs_a_leader_nothing(fake: FakeKube, replica: Callab
 
 
 async def test_a_leader_is_told_before_it_writes_that_its_time_is_over(kube: Kube, namespace: str):
-    """By the clock alone, as one that was suspended has heard nothing of it yet."""
+    """By the clock alone, as one that was suspended has heard nothing of it yet; so is what is left of an earlier term."""
     clock = ManualClock()
     elector = Elector(kube, name="l", namespace=namespace, identity="a", clock=clock)
     with pytest.raises(NotLeader):
-        elector.check()
+        elector.check(1)
     late = asyncio.Event()
 
     async def lead(epoch: int) -> None:
-        elector.check()
+        elector.check(epoch)
+        with pytest.raises(NotLeader):
+            elector.check(epoch - 1)
         clock.pass_by(10)
         with pytest.raises(NotLeader):
-            elector.check()
+            elector.check(epoch)
         late.set()
 
     running = asyncio.create_task(elector.run(lead))
