@@ -90,11 +90,14 @@ async def test_a_version_starts_a_run(world: World, address: str) -> None:
     request = trigger_service_pb2.DeployTriggerRequest(name=trigger_name("w", task), spec=spec, automation_spec=watching)
     await world.send("/flyteidl2.trigger.TriggerService/DeployTrigger", request, trigger_service_pb2.DeployTriggerResponse)
 
-    def fired(message: run_service_pb2.WatchRunsResponse) -> bool:
-        found = [run.action.metadata for run in message.runs]
-        return any(each.trigger_id.name.task_name == task and each.source == FOR_AN_ARTIFACT for each in found)
+    def fired(message: run_service_pb2.WatchRunsResponse) -> list[str]:
+        found = [run.action for run in message.runs if run.action.metadata.trigger_id.name.task_name == task]
+        return [action.id.run.name for action in found if action.metadata.source == FOR_AN_ARTIFACT]
 
     runs = RunServiceClient(address)
     async with Stream(runs.watch_runs(run_service_pb2.WatchRunsRequest(project_id=project_id()))) as stream:
         await create(world, "1", of)
-        assert await stream.until(fired)
+        (run,) = fired(await stream.until(fired))
+    await world.ended(run)
+    gone = trigger_service_pb2.DeleteTriggersRequest(names=[trigger_name("w", task)])
+    await world.send("/flyteidl2.trigger.TriggerService/DeleteTriggers", gone, trigger_service_pb2.DeleteTriggersResponse)
