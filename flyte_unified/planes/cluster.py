@@ -125,9 +125,8 @@ class Cluster:
             await controller.deposed()
         finally:
             self.controller = None
-            await to_its_end(
-                self._end_term(controller), name=f"end of term {epoch}"
-            )  # a lease that is lost meanwhile cancels us once more
+            # A lease that is lost meanwhile cancels us once more.
+            await to_its_end(self._end_term(controller), name=f"end of term {epoch}")
 
     async def _end_term(self, controller: Controller) -> None:
         """Nothing of it goes on beside the next one."""
