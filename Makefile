@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test test-stores test-cluster cluster lint bench conformance format generate wheel clean
+.PHONY: help demo start test test-plugins test-stores test-cluster cluster lint bench conformance format generate wheel clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ test: $(VENV)/.tools ## run the tests
 test-stores: $(VENV)/.tools ## run the tests of object stores, Azure's stand-in included, which npm installs once
 	@$(BIN)/python -m tests.cloud_servers
 	$(BIN)/python -m pytest tests/contract/storage tests/sdk/test_buckets.py tests/sdk/test_clouds.py $(ARGS)
+
+test-plugins: $(VENV)/.tools ## run tasks with Ray, Dask, Spark and PyTorch themselves; fetches them, once
+	FLYTE_TEST_PLUGINS=1 $(BIN)/python -m pytest tests/sdk/test_libraries.py $(ARGS)
 
 test-cluster: $(VENV)/.tools ## run the cluster's tests in the cluster that $FLYTE_TEST_KUBECONFIG names
 	@[ -r "$$FLYTE_TEST_KUBECONFIG" ] || { echo "Name a cluster's kubeconfig: make test-cluster" \
@@ -78,8 +81,8 @@ install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BI
 	else $(BIN)/python -m pip install --quiet $(1); fi
 
 # The console's tests look through a browser, containers are podman's, and the database's tests run servers of their own
-# (programs of the package postgresql, in a temporary directory). What is not there is installed from Debian, by root only; what cannot be had is
-# left out of the tests, which say so.
+# (programs of the package postgresql, in a temporary directory). What is not there is installed from Debian, by root only;
+# what cannot be had is left out of the tests, which say so.
 debian = { $(2); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	&& echo "installing Debian's $(1) for the tests" && apt-get update -qq \
 	&& apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || true

@@ -18,12 +18,13 @@ class Needs:
     """What was there once is not looked for again; what is missing is, as that can be mended."""
 
     def __init__(self) -> None:
-        self._met: set[tuple[Path, str]] = set()
+        self._met: set[tuple[Path, str, str, str]] = set()
 
     async def check(self, needs: Iterable[Need], interpreter: Path, environment: Mapping[str, str]) -> None:
         """Raises Unlaunchable saying what to install."""
         for need in needs:
-            if (interpreter, need.name) in self._met:
+            key = (interpreter, environment.get("PATH", ""), environment.get("PYTHONPATH", ""), need.name)
+            if key in self._met:
                 continue
             if need.program:
                 found = _on_path(need.name, environment)
@@ -34,7 +35,7 @@ class Needs:
                 where = "the task's PATH" if need.program else str(interpreter)
                 advice = need.advice.format(python=interpreter)
                 raise Unlaunchable("MissingLibrary", f"the task needs the {kind} {need.name!r}, and {where} has none: {advice}")
-            self._met.add((interpreter, need.name))
+            self._met.add(key)
 
 
 def _on_path(program: str, environment: Mapping[str, str]) -> bool:

@@ -1,0 +1,1 @@
+"""Stands in for JAX: it has no launcher of its own."""

@@ -1,0 +1,1 @@
+"""Stands in for PyTorch, of which ``torchrun`` alone is asked."""
