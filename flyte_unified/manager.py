@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from flyte_unified.actions.handlers import ActionsHandlers, QueueHandlers, StateHandlers
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
-from flyte_unified.apps.handlers import AppLogsHandlers, AppsHandlers
+from flyte_unified.apps.handlers import AppLogsHandlers, AppsHandlers, links
 from flyte_unified.apps.service import Apps
 from flyte_unified.artifacts.handlers import ArtifactsHandlers
 from flyte_unified.artifacts.produced import Produced
@@ -158,7 +158,6 @@ class Manager:
         self._add_data(tasks, reader, logs)
         self._add_catalogues(tasks, identities)
         self._add_scopes(clock)
-        self._add_apps(identities)
         self._drain = Drain(self.plane)
         self._add_operations(Admission(settings, key=key), clock)
         self._edge = self._one_port(tokens, pages)
@@ -396,6 +395,8 @@ class Manager:
         self.registry.add("flyteidl2.artifact.ArtifactService", artifacts)
         self.registry.add("flyteidl2.cacheservice.CacheService", CacheHandlers(cache=self._cache))
         self.registry.add("flyteidl2.cacheservice.v2.CacheService", ScopedCacheHandlers(cache=self._cache))
+        self.registry.add("flyteidl2.app.AppService", AppsHandlers(apps=self._apps, identities=identities))
+        self.registry.add("flyteidl2.app.AppLogsService", AppLogsHandlers(apps=self._apps))
         self.registry.add("flyteidl2.auth.IdentityService", IdentityHandlers(identities=identities))
         self.registry.add("flyteidl2.auth.AuthMetadataService", AuthMetadataHandlers())
 
@@ -447,10 +448,6 @@ class Manager:
             clock=clock,
         )
 
-    def _add_apps(self, identities: Identities) -> None:
-        self.registry.add("flyteidl2.app.AppService", AppsHandlers(apps=self._apps, identities=identities))
-        self.registry.add("flyteidl2.app.AppLogsService", AppLogsHandlers(apps=self._apps))
-
     def _one_port(self, tokens: RunTokens, pages: Pages) -> Edge:
         server = self._settings.server
         metrics = Metrics()
@@ -472,6 +469,7 @@ class Manager:
                 metrics.route,
                 *self.storage.routes,
                 *self._told.routes,
+                *links(self._apps),
                 *pages.routes,
             ],
             allowed_hosts=self._settings.hosts,

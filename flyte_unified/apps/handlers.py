@@ -12,11 +12,12 @@ from flyteidl2.app import replica_definition_pb2
 from flyteidl2.logs.dataplane import payload_pb2
 
 from flyte_unified.apps.api import Output
-from flyte_unified.apps.model import App
+from flyte_unified.apps.model import App, AppKey
 from flyte_unified.apps.service import Apps, key_of
 from flyte_unified.core.clock import timestamp
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import InvalidArgument
+from flyte_unified.core.http import Request, Response, Route
 from flyte_unified.identity.api import Identities
 
 
@@ -88,6 +89,16 @@ class AppsHandlers:
         shown.status.ingress.public_url = self._apps.addresses.url(app)
         shown.status.assigned_cluster = shown.status.last_assigned_cluster = app.spec.cluster or self._apps.cluster
         return shown
+
+
+def links(apps: Apps) -> list[Route]:
+    """The addresses that the SDK prints of apps, which lead to them."""
+
+    async def lead(request: Request) -> Response:
+        app = await apps.get(AppKey(**request.match))
+        return Response(status=302, headers=(("location", apps.addresses.url(app)), ("cache-control", "no-store")))
+
+    return [Route("GET", "/v2/domain/{domain}/project/{project}/apps/{name}", lead)]
 
 
 class AppLogsHandlers:

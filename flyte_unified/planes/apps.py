@@ -12,6 +12,7 @@ from flyte_unified.apps.local.supervisor import Rules
 from flyte_unified.apps.service import Apps, RequireProject
 from flyte_unified.core.clock import Clock
 from flyte_unified.db.api import Database
+from flyte_unified.images.environments import Environments
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.planes.laptop import inherited
 from flyte_unified.secrets.table import TableVault
@@ -46,6 +47,7 @@ def apps_of(
             interpreter=interpreter,
             inherited={**inherited(), **environment},
             reveal=vault.reveal,
+            images=Environments(settings.images_dir).named if settings.images.build else None,
             endpoint=settings.server.task_url.rstrip("/") or address,
             pattern=addresses.pattern,
             raw_data=raw_data,

@@ -19,6 +19,7 @@ from flyte_unified.core.sites import Site, Upstream
 from tests.edge.service import Service, serving
 
 BIG = 9_000_000
+DEATHS = web.AppKey("deaths", list)
 
 
 class Program:
@@ -100,6 +101,13 @@ async def torn(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def dies(request: web.Request) -> web.Response:
+    request.app[DEATHS].append(request.path)
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
 async def silent(request: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
@@ -119,10 +127,18 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
 
 
 @pytest.fixture
-async def web_port() -> AsyncIterator[int]:
+def deaths() -> list[str]:
+    """What programs were asked for when they died."""
+    return []
+
+
+@pytest.fixture
+async def web_port(deaths: list[str]) -> AsyncIterator[int]:
     program = web.Application(client_max_size=1 << 30)
     program.router.add_get("/big", big)
     program.router.add_get("/torn", torn)
+    program.router.add_get("/dies", dies)
+    program[DEATHS] = deaths
     program.router.add_get("/silent", silent)
     program.router.add_get("/chat", chat)
     program.router.add_route("*", "/{rest:.*}", told)
@@ -210,6 +226,31 @@ async def test_a_program_that_does_not_answer_is_told_about(web_port: int) -> No
         assert nobody.visitors == slow.visitors == 0
 
 
+async def test_a_request_is_sent_once(web_port: int, deaths: list[str]) -> None:
+    """A program that ended over it may have done what it was asked: whether to ask again is for the client to judge."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        for data in (None, b"body"):
+            async with client.get("/dies", data=data) as response:
+                assert response.status == 503
+        assert deaths == ["/dies", "/dies"]
+
+
+async def test_a_program_that_takes_no_connection_is_visited_again(web_port: int) -> None:
+    """It ended just now, and those who run it are about to hear of it: the next visit leads to another process."""
+
+    class Moved(Program):
+        @asynccontextmanager
+        async def visit(self) -> AsyncIterator[Upstream]:
+            self.visitors += 1
+            yield Upstream(host="127.0.0.1", port=web_port if self.visitors > 2 else 1, patience=20)
+
+    moved = Moved(1)
+    async with serving(sites=Programs(app=moved)) as service, asking(service) as client:
+        response = await client.put("/x", data=b"body")
+        assert (await response.json())["body"] == hashlib.sha256(b"body").hexdigest()
+    assert moved.visitors == 3
+
+
 async def test_a_client_that_leaves_is_told_to_the_program(web_port: int) -> None:
     """The program's connection ends with the client's, and the visit is over."""
     program = Program(web_port)
@@ -235,6 +276,7 @@ async def test_programs_find_it_below_a_path_too_and_browsers_do_not(web_port: i
         async with aiohttp.ClientSession() as client:
             async with client.get(f"{base}/deep/er?x=1") as response:
                 assert (await response.json())["path"] == "/deep/er?x=1"
+                assert response.headers["content-security-policy"] == "sandbox"
             for header in ("Cookie", "Origin", "Sec-Fetch-Mode"):
                 async with client.get(f"{base}/", headers={header: "x"}) as response:
                     assert response.status == 403

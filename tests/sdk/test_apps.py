@@ -16,6 +16,8 @@ from flyteidl2.app import app_logs_payload_pb2 as logs
 from flyteidl2.app import app_payload_pb2 as payload
 from flyteidl2.app.app_logs_service_connect import AppLogsServiceClientSync
 from flyteidl2.app.app_service_connect import AppServiceClientSync
+from flyteidl2.secret import payload_pb2 as secret_payload
+from flyteidl2.secret.secret_connect import SecretServiceClientSync
 
 from flyte_unified.testing import Backend
 
@@ -213,10 +215,36 @@ def test_one_that_can_not_start_fails(stage: Stage) -> None:
     image.spec.container.ClearField("args")
     stage.create(image)
     assert "runs the program of its container image" in stage.until("image", FAILED).status.conditions[-1].message
+    gone = app("imaged")
+    gone.spec.container.image = "local/gone:1"
+    stage.create(gone)
+    assert "the image local/gone:1 is not on this machine" in stage.until("imaged", FAILED).status.conditions[-1].message
     missing = app("secretive")
     missing.spec.security_context.secrets.add(key="nobody-has-it")
     stage.create(missing)
     assert "nobody-has-it" in stage.until("secretive", FAILED).status.conditions[-1].message
+
+
+def test_an_app_has_its_secrets(stage: Stage) -> None:
+    """As the variable that it asks for, and in nothing that is shown."""
+    secret = secret_payload.CreateSecretRequest(id={"name": "word", "project": PROJECT, "domain": DOMAIN})
+    secret.secret_spec.string_value = "xyzzy"
+    SecretServiceClientSync(stage.address).create_secret(secret)
+    asked = app("knowing")
+    asked.spec.security_context.secrets.add(key="word", env_var="WORD")
+    stage.create(asked)
+    assert stage.ask("knowing")[1].endswith(" xyzzy")
+    assert "xyzzy" not in str(stage.get("knowing"))
+
+
+def test_its_page_leads_to_it(stage: Stage) -> None:
+    """The address that ``flyte serve`` prints."""
+    stage.create(app("shown"))
+    connection = http.client.HTTPConnection(stage.address.removeprefix("http://"), timeout=SECONDS)
+    connection.request("GET", f"/v2/domain/{DOMAIN}/project/{PROJECT}/apps/shown")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["location"]) == (302, stage.get("shown").status.ingress.public_url)
+    connection.close()
 
 
 def test_an_update_loses_no_request(stage: Stage) -> None:

@@ -27,10 +27,12 @@ from flyte_unified.core.sites import Site, Upstream
 from flyte_unified.dataproxy.api import Line
 from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.launchers.processes import logs
+from flyte_unified.launchers.processes.images import Images, Lookup, lay_out, variables_of
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
-from flyte_unified.launchers.processes.secrets import Given, Reveal, Secrets
+from flyte_unified.launchers.processes.secrets import Reveal, Secrets
 from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Adopted, Exited, ProcessWork, WorkEvent
+from flyte_unified.plugins.api import Process, Resources
 from flyte_unified.plugins.container import APPS
 
 _LOGS = 10
@@ -45,8 +47,8 @@ _DIGITS = 12
 class LocalApps:
     """An ``AppLauncher``. ``processes`` makes the process launcher, given whom to tell of events.
 
-    ``endpoint`` is where apps reach the server, ``pattern`` how they reach each other (by project and domain), ``raw_data`` the
-    address below which their data is.
+    ``images`` knows what was built here, ``endpoint`` is where apps reach the server, ``pattern`` how they reach each other (by
+    project and domain), ``raw_data`` the address below which their data is.
     """
 
     cluster = "local"
@@ -59,6 +61,7 @@ class LocalApps:
         interpreter: Path,
         inherited: Mapping[str, str],
         reveal: Reveal,
+        images: Lookup | None,
         endpoint: str,
         pattern: Callable[[str, str], str],
         raw_data: str,
@@ -72,6 +75,7 @@ class LocalApps:
         self._interpreter = interpreter
         self._inherited = Surroundings(inherited)
         self._secrets = Secrets(reveal)
+        self._images = Images(images)
         self._endpoint = endpoint
         self._pattern = pattern
         self._raw_data = raw_data
@@ -154,15 +158,13 @@ class LocalApps:
 
     async def launch(self, app: App) -> Replica:
         key = app.key
-        what = self._payload(app)
-        given = await self._secrets.given(what.secrets, ActionKey(key.project, key.domain, "", ""))
         await self._connected()
-        port = self._ports.take(key, what.port)
+        port = self._ports.take(key, self._payload(app).port)
         name = f"{key.name}-{self._clock.now() // 1000:x}"
         replica = Replica(key, app.deployment[:_DIGITS], self._surroundings, port, name)
         try:
             await asyncio.to_thread(self._make_room, key)
-            await self._launch(replica, self._work(app, replica, given))
+            await self._launch(await self._work(app, replica))
         except BaseException:
             self._ports.release(port)
             raise
@@ -243,7 +245,7 @@ class LocalApps:
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
 
-    async def _launch(self, replica: Replica, work: ProcessWork) -> None:
+    async def _launch(self, work: ProcessWork) -> None:
         """Its process may be gone before anybody can be told that there is one."""
         self._launching[work.id] = None
         try:
@@ -253,22 +255,36 @@ class LocalApps:
         if exited is not None:
             asyncio.get_running_loop().call_soon(self._heard, exited)
 
-    def _work(self, app: App, replica: Replica, given: Given) -> ProcessWork:
-        what = self._payload(app)
-        interpreter = Path(what.environment.get(INTERPRETER) or self._interpreter)
-        system = self._system(app.key) | what.told(replica.port)
+    async def _work(self, app: App, replica: Replica) -> ProcessWork:
+        """Raises FlyteUnifiedError for what can't be had here: a secret, an image, an interpreter."""
+        what, key = self._payload(app), app.key
+        process = Process(
+            arguments=what.line(replica.port),
+            environment={"PYTHONUNBUFFERED": "1", **what.environment},
+            system=self._system(key) | what.told(replica.port),
+            resources=Resources(memory_limit=what.memory_limit or 0),
+            image=what.image,
+        )
+        secrets = await self._secrets.given(what.secrets, ActionKey(key.project, key.domain, "", ""))
+        image = await asyncio.to_thread(self._images.of, process)
+        usual = image.python if image is not None else self._interpreter
+        interpreter = Path(process.environment.get(INTERPRETER) or usual)
+        asked = {**variables_of(image, self._inherited.inherited), **process.environment}
+        if image is not None:
+            await asyncio.to_thread(lay_out, image, self._place(replica))
         return ProcessWork(
             id=_id(replica),
-            argv=what.line(replica.port),
-            env=self._inherited.environment({"PYTHONUNBUFFERED": "1", **what.environment}, system, interpreter),
+            argv=process.arguments,
+            env=self._inherited.environment(asked, process.system, interpreter),
             directory=self._place(replica),
             log=self._log(replica),
             interpreter=interpreter,
             warm=False,
             memory_limit=what.memory_limit,
             log_limit=self._log_limit,
-            secrets={name: value for name, value in given.variables.items() if name not in system},
-            private=given.private,
+            secrets={name: value for name, value in secrets.variables.items() if name not in process.system},
+            private=secrets.private,
+            note=self._images.note(process, await self._processes.version(interpreter), interpreter),
         )
 
     def _system(self, key: AppKey) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Payload:
     command: tuple[str, ...]
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    image: str
     port: int
     http2: bool
     memory_limit: int | None
@@ -55,13 +56,13 @@ def payload(key: AppKey, spec: idl.Spec, *, raw_data: str) -> Payload:
     """Raises InvalidArgument for a spec that is none, FailedPrecondition for one that can't run here."""
     if spec.HasField("container"):
         container = spec.container
-        command, arguments = list(container.command), list(container.args)
+        command, arguments, image = list(container.command), list(container.args), container.image
         environment = {entry.key: entry.value for entry in container.env}
         ports = [(port.container_port, port.name) for port in container.ports]
         limit = next((e.value for e in container.resources.limits if e.name == tasks_pb2.Resources.MEMORY), "")
     else:
         found = _main(spec.pod)
-        command, arguments = _strings(found.get("command")), _strings(found.get("args"))
+        command, arguments, image = _strings(found.get("command")), _strings(found.get("args")), str(found.get("image", ""))
         environment = {str(e["name"]): str(e.get("value", "")) for e in _entries(found.get("env")) if "valueFrom" not in e}
         ports = [(int(e["containerPort"]), str(e.get("name", ""))) for e in _entries(found.get("ports"))]
         limit = str(((found.get("resources") or {}).get("limits") or {}).get("memory", ""))
@@ -76,6 +77,7 @@ def payload(key: AppKey, spec: idl.Spec, *, raw_data: str) -> Payload:
         command=render(command, known),
         arguments=render(arguments, known),
         environment=environment,
+        image=image,
         port=port,
         http2=name == _HTTP2,
         memory_limit=int(quantity(limit, field="resources.memory")) if limit else None,

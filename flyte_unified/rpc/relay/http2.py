@@ -16,9 +16,10 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 
 from flyte_unified.core.context import Headers
-from flyte_unified.core.errors import DeadlineExceeded, Unavailable
+from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.sites import Upstream
 from flyte_unified.rpc.exchange import Disconnected, Exchange
+from flyte_unified.rpc.relay.errors import NotThere, away, late
 from flyte_unified.rpc.relay.headers import back, onward
 
 _STREAM = 1
@@ -31,7 +32,7 @@ async def relay(exchange: Exchange, upstream: Upstream, *, patience: float | Non
     try:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
     except OSError as error:
-        raise Unavailable(f"the app did not answer: {error}") from error
+        raise NotThere(str(away(error))) from error
     stream = _Stream(reader, writer)
     exchange.patient = True
     tasks = [
@@ -63,7 +64,7 @@ async def _answer(exchange: Exchange, stream: _Stream, patience: float | None) -
         async with asyncio.timeout(patience):
             await stream.began.wait()
     except TimeoutError:
-        raise DeadlineExceeded(f"the app has not begun to answer within {patience:g} s") from None
+        raise late(patience or 0.0) from None
     if not stream.headers:
         raise Unavailable("the app ended the connection without an answer")
     status = int(dict(stream.headers)[":status"])

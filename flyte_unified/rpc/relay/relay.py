@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 from yarl import URL
 
-from flyte_unified.core.errors import DeadlineExceeded, FlyteUnifiedError, InvalidArgument, Unavailable
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument
 from flyte_unified.core.sites import Site, Upstream
 from flyte_unified.rpc.calls import Calls
 from flyte_unified.rpc.errors import HTTP_STATUS
 from flyte_unified.rpc.exchange import Disconnected, Exchange
 from flyte_unified.rpc.http1 import Http1Exchange
 from flyte_unified.rpc.relay import http2, websocket
+from flyte_unified.rpc.relay.errors import NotThere, away, late
 from flyte_unified.rpc.relay.headers import back, is_grpc, onward, wants_websocket
 
 _LONGEST_HEAD = 64 << 10
+_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between tries where nobody takes the connection."""
 _TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 _OF_BROWSERS = frozenset({"cookie", "origin"})
 
@@ -36,15 +40,26 @@ class Relay:
     async def serve(self, exchange: Exchange, site: Site) -> None:
         """Answers, in words of ours where the program can't. Raises Disconnected."""
         try:
-            async with site.visit() as upstream:
-                await self._pass_on(exchange, upstream)
+            await self._visit(exchange, site)
         except FlyteUnifiedError as error:
             if exchange.started:
                 raise Disconnected from error
             await exchange.respond(HTTP_STATUS[error.code], _TEXT, f"{error.message}\n".encode())
 
+    async def _visit(self, exchange: Exchange, site: Site) -> None:
+        """A program that ends just now is visited again, when those who run it may have heard of its end."""
+        for wait in _WAITS:
+            with suppress(NotThere):
+                async with site.visit() as upstream:
+                    await self._pass_on(exchange, upstream)
+                return
+            await asyncio.sleep(wait)
+        async with site.visit() as upstream:
+            await self._pass_on(exchange, upstream)
+
     async def serve_programs(self, exchange: Exchange, site: Site) -> None:
-        """The same on the server's own host: for everybody but browsers."""
+        """The same on the server's own host: for everybody but browsers, where nothing of it is of the server's origin."""
+        exchange.reply_headers = (*exchange.reply_headers, ("content-security-policy", "sandbox"))
         if any(name in _OF_BROWSERS or name.startswith("sec-fetch-") for name, _ in exchange.headers):
             await exchange.respond(403, _TEXT, b"apps are here for programs only; browsers find each under a host of its own\n")
         else:
@@ -95,9 +110,11 @@ class Relay:
                     allow_redirects=False,
                 )
         except TimeoutError:
-            raise DeadlineExceeded(f"the app has not begun to answer within {upstream.patience:g} s") from None
+            raise late(upstream.patience) from None
+        except aiohttp.ClientConnectorError as error:
+            raise NotThere(str(away(error))) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"the app did not answer: {error}") from error
+            raise away(error) from error
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -111,6 +128,7 @@ class Relay:
                 max_field_size=_LONGEST_HEAD,
                 trust_env=False,
             )
+            self._session._retry_connection = False  # what was sent may have been done: that is for the client to judge
         return self._session
 
 

@@ -9,9 +9,9 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from flyte_unified.core.context import Headers
-from flyte_unified.core.errors import DeadlineExceeded, Unavailable
 from flyte_unified.rpc.exchange import Disconnected
 from flyte_unified.rpc.http1 import Http1Exchange, RawBytes
+from flyte_unified.rpc.relay.errors import NotThere, away, late
 from flyte_unified.rpc.relay.headers import back, onward
 
 _SWITCHED = 101
@@ -24,9 +24,11 @@ async def relay(client: aiohttp.ClientSession, exchange: Http1Exchange, url: URL
         async with asyncio.timeout(patience):
             response = await client.get(url, headers=[*onward(exchange), *_ASKED], allow_redirects=False)
     except TimeoutError:
-        raise DeadlineExceeded(f"the app has not begun to answer within {patience:g} s") from None
+        raise late(patience) from None
+    except aiohttp.ClientConnectorError as error:
+        raise NotThere(str(away(error))) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unavailable(f"the app did not answer: {error}") from error
+        raise away(error) from error
     async with response:
         headers = back(tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]))
         if response.status != _SWITCHED:
