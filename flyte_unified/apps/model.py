@@ -101,15 +101,15 @@ def created(key: AppKey, asked: idl.App, *, by: str, creator: identity_pb2.Enric
     return _begun(app, now=now, actor=creator)
 
 
-def again(known: App, asked: idl.App) -> App:
-    """A creation of what is there: no change where it is the same. Raises AlreadyExists."""
+def again(known: App, asked: idl.App, *, now: Micros) -> App:
+    """A creation of what is there: no change where it is the same, but another try of what failed. Raises AlreadyExists."""
     if _content(known.spec) != _content(_spec(asked.spec, known.spec.creator)):
         raise AlreadyExists(f"app.metadata.id: there is an app {known.key} already, which is different; update it")
-    return known
+    return _tried_again(known, now=now)
 
 
 def updated(known: App, asked: idl.App, *, reason: str, actor: identity_pb2.EnrichedIdentity, now: Micros) -> App:
-    """The next revision; ``known`` itself where ``asked`` is no change, or one that was made already.
+    """The next revision; ``known`` itself where ``asked`` is no change, or one that was made already (see ``again``).
 
     Raises Aborted when another revision than ``asked`` says is the present one.
     """
@@ -128,7 +128,7 @@ def updated(known: App, asked: idl.App, *, reason: str, actor: identity_pb2.Enri
             f"somebody else changed app {known.key}; read it again"
         )
     if same:
-        return known
+        return _tried_again(known, now=now)
     meta.revision = known.revision + 1
     after = replace(
         known,
@@ -188,6 +188,15 @@ def _content(spec: idl.Spec) -> idl.Spec:
     content.CopyFrom(spec)
     content.ClearField("creator")
     return content
+
+
+def _tried_again(known: App, *, now: Micros) -> App:
+    """What failed may find by now what it lacked: who asks for it again need not wait for the next try."""
+    if known.phase != Phase.DEPLOYMENT_STATUS_FAILED or not known.wanted:
+        return known
+    after = replace(known, version=known.version + 1, status=_copy(known, now), updated_at=now)
+    _add(after, Told(phase=Phase.DEPLOYMENT_STATUS_PENDING, message="it is tried again"), now=now)
+    return after
 
 
 def _renew(meta: idl.Meta, asked: idl.Meta) -> None:

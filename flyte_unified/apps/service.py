@@ -107,7 +107,7 @@ class Apps:
 
         def to(known: App | None) -> App:
             if known is not None:
-                return model.again(known, asked)
+                return model.again(known, asked, now=now)
             return model.created(key, asked, by=by, creator=creator, now=now)
 
         app = await self._change(key, to, hosts=self.addresses.short(key, asked.spec.ingress.subdomain))
@@ -284,7 +284,8 @@ class Apps:
             return
         self.sites.put(after)
         self.changes.publish(Change(after.key, after))
-        if self._launcher is not None and (before is None or before.revision != after.revision):
+        asked = before is None or before.revision != after.revision or after.phase == Phase.DEPLOYMENT_STATUS_PENDING
+        if self._launcher is not None and asked:
             if after.spec.cluster:
                 self._launcher.unwanted(after.key)
             else:

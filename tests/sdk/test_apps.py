@@ -14,6 +14,7 @@ from connectrpc.errors import ConnectError
 from flyteidl2.app import app_definition_pb2 as idl
 from flyteidl2.app import app_logs_payload_pb2 as logs
 from flyteidl2.app import app_payload_pb2 as payload
+from flyteidl2.app import replica_definition_pb2
 from flyteidl2.app.app_logs_service_connect import AppLogsServiceClientSync
 from flyteidl2.app.app_service_connect import AppServiceClientSync
 from flyteidl2.secret import payload_pb2 as secret_payload
@@ -117,10 +118,18 @@ class Stage:
         assert status == 200, text
         return int(text.split()[0])
 
-    def log(self, name: str, until: str) -> list[str]:
-        """Its lines, up to the one that is ``until``."""
+    def replicas(self, name: str) -> list[str]:
+        """Those whose logs are there, of one that does not run."""
+        tail = self.logs.tail_logs(logs.TailLogsRequest(app_id=self.id(name)), timeout_ms=int(SECONDS * 1000))
+        return [replica.name for response in tail for replica in response.replicas.replicas]
+
+    def log(self, name: str, until: str | None = None, *, replica: str = "") -> list[str]:
+        """Its lines, up to the one that is ``until``; else all of one that does not run."""
         said: list[str] = []
-        for response in self.logs.tail_logs(logs.TailLogsRequest(app_id=self.id(name)), timeout_ms=int(SECONDS * 1000)):
+        request = logs.TailLogsRequest(app_id=self.id(name))
+        if replica:
+            request.replica_id.CopyFrom(replica_definition_pb2.ReplicaIdentifier(app_id=self.id(name), name=replica))
+        for response in self.logs.tail_logs(request, timeout_ms=int(SECONDS * 1000)):
             for batch in response.batches.logs:
                 for line in batch.structured_lines:
                     said.append(line.message.rstrip())
@@ -305,6 +314,11 @@ def test_a_stopped_app_says_so_and_can_be_started(stage: Stage) -> None:
     known = stage.update(known)
     stage.until("parent", STOPPED)
     assert not child.is_running()
+    (replica,) = stage.replicas("parent")
+    assert stage.log("parent", replica=replica) == stage.log("parent")
+    assert stage.log("parent")[:2] == ["begins", "asked for /"]
+    with pytest.raises(ConnectError, match="no replica 'other'"):
+        stage.log("parent", replica="other")
     status, text = stage.ask("parent")
     assert (status, "`flyte update app parent --activate` starts it" in text) == (503, True)
     known.spec.desired_state = idl.Spec.DESIRED_STATE_STARTED

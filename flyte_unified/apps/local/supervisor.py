@@ -160,7 +160,8 @@ class Supervisor:
 
     def want(self, app: App) -> None:
         """From now on it shall be like this."""
-        if app.deployment != self.app.deployment or app.wanted != self.app.wanted or self._deleted:
+        asked = app.deployment != self.app.deployment or app.phase == Phase.DEPLOYMENT_STATUS_PENDING
+        if asked or app.wanted != self.app.wanted or self._deleted:
             self._asleep = self._deleted = False
             self._failures = 0
             self._retry_at = 0.0

@@ -33,9 +33,17 @@ def test_its_old_name_for_active_is_understood() -> None:
 def test_the_same_again_is_no_error_and_another_is() -> None:
     """Who made it is no part of what it is."""
     known = app()
-    assert model.again(known, asked()) is known
+    assert model.again(known, asked(), now=Micros(2)) is known
     with pytest.raises(AlreadyExists):
-        model.again(known, asked("other"))
+        model.again(known, asked("other"), now=Micros(2))
+
+
+def test_what_failed_is_tried_again_when_it_is_asked_for_again() -> None:
+    """The same revision, which is no failure any more: ``flyte serve`` would give up on it before the next try."""
+    known = model.observed(app(), Told(phase=Phase.DEPLOYMENT_STATUS_FAILED), now=Micros(2))
+    assert known is not None
+    for after in (model.again(known, asked(), now=Micros(3)), changed(known, asked(revision=1))):
+        assert (after.revision, after.version, phases(after)[-1]) == (1, 3, Phase.DEPLOYMENT_STATUS_PENDING)
 
 
 def test_an_update_is_of_the_present_revision() -> None:

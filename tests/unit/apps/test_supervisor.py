@@ -7,7 +7,9 @@ import asyncio
 import pytest
 from flyteidl2.app import app_definition_pb2 as idl
 
+from flyte_unified.apps import model
 from flyte_unified.apps.local.supervisor import End, Replica
+from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import FailedPrecondition, NotFound, Unavailable
 from tests.unit.apps.machine import KEY, Machine, app, asked, changed, supervised
 
@@ -73,6 +75,21 @@ async def test_crashes_are_tried_again_ever_later() -> None:
         assert machine.said[-1][1:] == ("ACTIVE", "RUNNING")
         async with supervisor.visit():
             pass
+
+
+async def test_what_failed_is_tried_at_once_when_somebody_asks_for_it() -> None:
+    """It may find by now what it lacked."""
+    machine = Machine()
+    machine.fails = End("exit code 1")
+    known = app()
+    async with supervised(known, machine) as supervisor:
+        await asyncio.sleep(24)
+        failed = model.observed(known, machine.told[-1], now=Micros(2))
+        assert failed is not None
+        machine.fails = None
+        supervisor.want(model.again(failed, asked(), now=Micros(3)))
+        async with supervisor.visit():
+            assert now() == pytest.approx(27)
 
 
 async def test_a_crash_after_long_service_is_the_first_one() -> None:
