@@ -60,12 +60,14 @@ def temporary() -> Iterator[Path]:
 
 
 def server_port(directory: Path) -> int | None:
-    """The port of the server that holds ``directory``; None when no server does."""
+    """The port of the server that holds ``directory``; None when none does. Raises FailedPrecondition for another user's."""
     try:
         with (directory / LOCK).open("r+") as lock:
             return None if _free(lock) else json.load(lock)["port"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise FailedPrecondition(f"{directory} belongs to another user; choose another with --data-dir") from None
     except ValueError:
         raise FailedPrecondition(f"a server on {directory} is just starting") from None
 

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from flyte_unified.cli.datadir import LOCK, held, temporary
+from flyte_unified.cli.datadir import LOCK, held, server_port, temporary
 from flyte_unified.core.errors import FailedPrecondition
 
 
@@ -28,6 +28,20 @@ def test_a_holder_that_has_not_signed_yet_is_told_as_such(tmp_path):
         (directory / LOCK).write_text("")
         with pytest.raises(FailedPrecondition, match="just starting"), held(directory, port=2):
             pass
+
+
+def test_the_port_of_its_server(tmp_path):
+    """While one runs there; not that of a command, and not where there is nothing."""
+    for directory in (tmp_path / "nothing", tmp_path / "file" / "below", tmp_path / "data"):
+        (tmp_path / "file").touch()
+        assert server_port(directory) is None
+    with held(tmp_path / "data", port=7):
+        assert server_port(tmp_path / "data") == 7
+        (tmp_path / "data" / LOCK).write_text("")
+        with pytest.raises(FailedPrecondition, match="just starting"):
+            server_port(tmp_path / "data")
+    with held(tmp_path / "data", port=None):
+        assert server_port(tmp_path / "data") is None
 
 
 def test_an_empty_directory_is_closed_to_others(tmp_path):

@@ -22,7 +22,9 @@ import pytest
 import flyte_unified
 
 ROOT = Path(__file__).parents[3]
-PAGES = [page for page in ("README.md", "docs/quickstart.md", "docs/operations.md", "docs/cluster.md") if (ROOT / page).exists()]
+PAGES = [
+    page for page in ("README.md", "docs/quickstart.md", "docs/operations.md", "docs/cluster.md") if (ROOT / page).exists()
+]
 SHOWN = {
     "README.md": "greeted 2",
     "docs/operations.md": "runs begin again",
