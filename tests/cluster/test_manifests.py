@@ -167,6 +167,14 @@ def test_the_server_stops_before_it_is_killed() -> None:
     assert pod["terminationGracePeriodSeconds"] > float(pause) + as_deployed(objects).server.shutdown_grace
 
 
+def test_the_server_makes_its_own_data_directory() -> None:
+    """A volume's is root's, whatever fsGroup says, and can't be closed to others; and nothing else can be written to."""
+    objects = base(_NAMESPACE)
+    assert container(objects)["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {mount["mountPath"] for mount in container(objects)["volumeMounts"]}
+    assert str(as_deployed(objects).data.dir.parent) in mounts
+
+
 def test_the_server_is_found_where_it_listens() -> None:
     """Service, probes and NetworkPolicy lead to the port of the settings; hosts that tasks and ingresses call are answered."""
     objects = base(_NAMESPACE)

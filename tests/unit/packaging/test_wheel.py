@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -40,3 +42,16 @@ def test_the_command_and_the_pytest_plugin_are_entry_points(wheel):
     assert "flyte-unified = flyte_unified.cli:main" in text
     assert "flyte_unified = flyte_unified.testing.plugin" in text
     assert "flyte_unified/testing/plugin.py" in wheel.namelist()
+
+
+def test_the_image_gets_what_it_is_made_of():
+    """The build of config/Dockerfile sees what the wheel needs and what it copies, and nothing else of a checkout."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    seen = {line[1:] for line in lines if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    copied = re.findall(r"^COPY (?!\.)(\S+)", (ROOT / "config/Dockerfile").read_text(), re.MULTILINE)
+    wanted = {"LICENSE", "pyproject.toml", project["project"]["readme"], *wheel["packages"], *wheel["force-include"], *copied}
+    assert seen == wanted
+    assert all((ROOT / name).exists() for name in seen)
