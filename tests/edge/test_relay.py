@@ -20,6 +20,7 @@ from tests.edge.service import Service, serving
 
 BIG = 9_000_000
 DEATHS = web.AppKey("deaths", list)
+FULL = web.AppKey("full", asyncio.Future)
 
 
 class Program:
@@ -108,6 +109,28 @@ async def dies(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    await asyncio.Event().wait()
+    return response
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    """Writes until nobody takes it, and says how much that was."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    written = 0
+    while True:
+        try:
+            async with asyncio.timeout(0.5):
+                await response.write(b"x" * 100_000)
+        except TimeoutError:
+            request.app[FULL].set_result(written)
+            return response
+        written += 100_000
+
+
 async def silent(request: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
@@ -133,11 +156,20 @@ def deaths() -> list[str]:
 
 
 @pytest.fixture
-async def web_port(deaths: list[str]) -> AsyncIterator[int]:
+async def full() -> asyncio.Future[int]:
+    """How much a program could write that nobody read."""
+    return asyncio.get_running_loop().create_future()
+
+
+@pytest.fixture
+async def web_port(deaths: list[str], full: asyncio.Future[int]) -> AsyncIterator[int]:
     program = web.Application(client_max_size=1 << 30)
     program.router.add_get("/big", big)
     program.router.add_get("/torn", torn)
     program.router.add_get("/dies", dies)
+    program.router.add_get("/events", events)
+    program.router.add_get("/endless", endless)
+    program[FULL] = full
     program[DEATHS] = deaths
     program.router.add_get("/silent", silent)
     program.router.add_get("/chat", chat)
@@ -224,6 +256,25 @@ async def test_a_program_that_does_not_answer_is_told_about(web_port: int) -> No
             async with asking(service, app) as client, client.get(path) as response:
                 assert (response.status, words in await response.text()) == (status, True)
         assert nobody.visitors == slow.visitors == 0
+
+
+async def test_an_answer_begins_before_its_first_byte(web_port: int) -> None:
+    """As server-sent events do, which may have nothing to say for hours."""
+    async with serving(sites=Programs(app=Program(web_port))) as service, asking(service) as client:
+        response = await client.get("/events")
+        assert response.headers["content-type"] == "text/event-stream"
+        response.close()
+
+
+async def test_a_client_that_does_not_read_holds_the_program_up(web_port: int, full: asyncio.Future[int]) -> None:
+    """What the sockets on the way hold is all that is ever sent for it; the server keeps nothing."""
+    async with serving(sites=Programs(app=Program(web_port))) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.edge.port, limit=1 << 16)
+        writer.write(b"GET /endless HTTP/1.1\r\nHost: app.localhost\r\n\r\n")
+        assert await full < 64_000_000
+        writer.close()
+        await writer.wait_closed()
+        del reader
 
 
 async def test_a_request_is_sent_once(web_port: int, deaths: list[str]) -> None:
