@@ -17,6 +17,7 @@ from flyte_unified.console.values import Values
 from flyte_unified.core.clock import SECOND
 from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import Action, ActionType, Details, Run
+from flyte_unified.notifications.api import Delivery
 
 _DEEPEST = 8
 """Levels that are set off from each other; deeper ones stand below the last."""
@@ -46,6 +47,8 @@ class Shown:
     values: Sequence[Values]
     further: bool
     """Whether the list goes on from an earlier page."""
+    undelivered: Sequence[Delivery] = ()
+    """Notifications that somebody should have by now."""
 
     @property
     def root(self) -> Listed:
@@ -105,10 +108,15 @@ def _head(shown: Shown, *, now: int) -> Content:
             ("Queue", action.queue),
             ("Started by", run.created_by if root else None),
             ("Started from", _SOURCES.get(run.source) if root else None),
+            ("Not delivered", [tag("div", _undelivered(each)) for each in shown.undelivered]),
         ),
         _labels(run.labels) if root else None,
         class_="head",
     )
+
+
+def _undelivered(each: Delivery) -> str:
+    return f"{each.channel}: {each.error}; {'given up' if each.due_at is None else 'tried again'}"
 
 
 def _task(action: Action) -> Content:

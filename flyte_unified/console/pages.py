@@ -25,6 +25,7 @@ from flyte_unified.core.ids import ROOT_ACTION, ActionKey, action_key, scope_par
 from flyte_unified.core.phases import Phase
 from flyte_unified.dataproxy.api import LogTail
 from flyte_unified.ledger.api import ActionType, Ledger
+from flyte_unified.notifications.api import undelivered
 from flyte_unified.storage.api import DataStore
 
 _LINK_SECONDS = 300.0
@@ -123,6 +124,7 @@ class Pages:
             chosen=chosen,
             values=[each for each in found if each is not None],
             further=after is not None,
+            undelivered=await self._ledger.read(lambda: undelivered(key)),
         )
         return self._page(request, actions.action_page(shown, now=self._clock.now()))
 

@@ -71,6 +71,12 @@ def of_action(key: ActionKey) -> Work[list[Delivery]]:
     return [_delivery(row) for row in rows]
 
 
+def undelivered(key: ActionKey) -> Work[list[Delivery]]:
+    """The same of what was tried, and failed."""
+    owed = yield from of_action(key)
+    return [each for each in owed if each.tries]
+
+
 def _place(key: ActionKey) -> dict[str, Any]:
     return {"_" + name: value for name, value in zip(_PLACE, key, strict=True)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from flyteidl2.core import catalog_pb2, execution_pb2
 from flyteidl2.workflow import run_definition_pb2
@@ -9,8 +11,11 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.clock import timestamp
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
+from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import ActionType, Failure, Move, Retry
-from tests.unit.console.conftest import ROOT, Console, outline
+from flyte_unified.notifications import store
+from flyte_unified.notifications.model import Channel, Delivery
+from tests.unit.console.conftest import ROOT, START, Console, outline
 
 PROJECT = "/v2/domain/development/project/flytesnacks"
 PAGE = f"{PROJECT}/runs/rfirst"
@@ -55,6 +60,16 @@ async def test_every_attempt_is_told(console: Console) -> None:
     assert page.text.index("Attempt 2") < page.text.index("Attempt 1")
     logs = {attributes.get("href") for element, attributes in page.elements if element == "a"}
     assert {console.pages.log_link(ROOT, attempt) for attempt in (1, 2)} <= logs
+
+
+async def test_a_notification_that_nobody_took(console: Console, database: Database) -> None:
+    """Is told on its run's page, with the reason and what comes of it."""
+    await console.run()
+    given_up = Delivery(action=ROOT, number=0, channel=Channel.WEBHOOK, created_at=START, tries=1, error="h answered 404")
+    waiting = replace(given_up, number=1, due_at=START, error="<h> answered 503")
+    await database.write(lambda: store.add([given_up, waiting]))
+    page = await console.see(PAGE)
+    assert "Not delivered webhook: h answered 404; given up webhook: <h> answered 503; tried again" in page.text
 
 
 async def test_links_of_an_attempt(console: Console) -> None:
