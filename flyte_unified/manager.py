@@ -382,7 +382,7 @@ class Manager:
         if self._settings.execution.launcher == "processes":
             return ImageHandlers(named=Environments(self._settings.images_dir).named if settings.build else None)
         registry = f"{settings.registry.rstrip('/')}/" if settings.registry else ""
-        return ImageHandlers(named=(lambda _: None) if settings.build else None, registry=registry)
+        return ImageHandlers(named=(lambda _: None) if settings.build else None, unbuilt=registry)
 
     def _add_catalogues(self, tasks: Tasks, identities: Identities) -> None:
         self.registry.add("flyteidl2.project.ProjectService", ProjectsHandlers(projects=self.projects))

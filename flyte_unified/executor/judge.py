@@ -12,13 +12,14 @@ from flyteidl2.workflow import run_definition_pb2
 from flyte_unified.core.clock import Clock, Micros
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
+from flyte_unified.core.images import OURS
 from flyte_unified.core.phases import Phase
 from flyte_unified.executor import outcome, policy, reconcile, records
 from flyte_unified.executor.caching import Caching
 from flyte_unified.executor.reconcile import View
 from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Action, Beside, Failure, Ledger, Move, Retry
-from flyte_unified.plugins.api import Exit, Pod, Process, TaskContext, Work
+from flyte_unified.plugins.api import Container, Exit, Pod, Process, TaskContext, Work
 from flyte_unified.plugins.container import wants_inputs
 from flyte_unified.storage.api import DataStore
 
@@ -158,10 +159,15 @@ class Judge:
 
 def _environment(work: Work | None, default: str) -> str:
     """Where a task ran, and how it could run elsewhere, for people."""
-    if isinstance(work, Pod):
-        return f"This task ran in the image {work.image}. Add what it needs to its image."
-    if not isinstance(work, Process):
-        return "Add what the task needs to its image."
+    match work:
+        case Pod(image=image) | Container(image=image):
+            return f"This task ran in the image {image}. Add what it needs to its image."
+        case Process(image=image) if image.startswith(OURS) and INTERPRETER not in work.environment:
+            return f"This task ran in the image {image}. Add what it needs to its image."
+        case Process():
+            pass
+        case _:
+            return "Add what the task needs to its image."
     return (
         f"This task ran in {work.environment.get(INTERPRETER) or default}. Install what it needs there, or use another "
         f"interpreter: flyte-unified start --python PATH, or {INTERPRETER}=PATH in the environment variables of the task or "

@@ -17,11 +17,11 @@ Named = Callable[[str], Environment | None]
 
 
 class ImageHandlers:
-    """``named`` knows the environments of images; None: every image is said to exist, at ``registry``."""
+    """``named`` knows the environments of images. None: nothing is built, and every image is said to exist at ``unbuilt``."""
 
-    def __init__(self, *, named: Named | None, registry: str = OURS) -> None:
+    def __init__(self, *, named: Named | None, unbuilt: str = "") -> None:
         self._named = named
-        self._registry = registry
+        self._unbuilt = unbuilt
 
     async def get_image(self, message: payload_pb2.GetImageRequest, ctx: CallContext) -> payload_pb2.GetImageResponse:
         if not (name := message.id.name):
@@ -29,8 +29,9 @@ class ImageHandlers:
         if message.HasField("project_id"):  # all projects share what is on a machine
             scope_part(message.project_id.name, field="project_id.name")
             scope_part(message.project_id.domain, field="project_id.domain")
-        image = definition_pb2.Image(id=message.id, fqin=self._registry + name)
+        image = definition_pb2.Image(id=message.id, fqin=self._unbuilt + name)
         if self._named is not None:
+            image.fqin = OURS + name
             if (found := self._named(name)) is None:
                 raise NotFound(f"there is no image {name!r}")
             project, domain, run = found.run.split("/")

@@ -56,6 +56,8 @@ class Programs:
         argv = self._installing(f"flyte=={version}")
         if _answer((*argv, "--offline")) is None:
             self._run(argv)
+        else:
+            say(f"flyte {version}, from uv's cache")
 
     def check(self) -> None:
         """A task can start there. An image that doesn't bring the SDK gets the one that tasks have without an image."""

@@ -39,7 +39,7 @@ async def test_any_other_is_not_found() -> None:
 async def test_where_nothing_is_built_every_image_exists() -> None:
     """images.build: false has tasks run in the chosen interpreter, whatever their images are."""
     image = (await ImageHandlers(named=None).get_image(_request("env:1"), _CONTEXT)).image
-    assert image.fqin == "local/env:1"
+    assert image.fqin == "env:1"
     assert not image.HasField("build_run")
 
 
