@@ -1,4 +1,4 @@
-"""Logs through a server as it is run: by attempt, of what waits, runs and has ended, and of any size."""
+"""Logs and events through a server as it is run: by attempt, of what waits, runs and has ended, and of any size."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import psutil
 from flyteidl2.common import identifier_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2
 from flyteidl2.logs.dataplane import payload_pb2
+from flyteidl2.workflow import run_service_pb2
 
 from flyte_unified.core.phases import Phase
 from tests.sdk.durability.stand import Server, identifier, standing
@@ -34,6 +35,15 @@ async def lines(server: Server, run: str, attempt: int = 0) -> AsyncIterator[lis
         yield [line for logs in reply.logs for line in logs.lines]
 
 
+async def events(server: Server, run: str, attempt: int) -> list[str]:
+    """The reasons of what happened to the root's attempt, when it is over."""
+    key = identifier_pb2.ActionIdentifier(run=identifier(run), name="a0")
+    message = run_service_pb2.WatchClusterEventsRequest(id=key, attempt=attempt)
+    answer = run_service_pb2.WatchClusterEventsResponse
+    updates = server.stream("workflow.RunService", "WatchClusterEvents", message, answer)
+    return [event.reason for update in [update async for update in updates] for event in update.cluster_events]
+
+
 async def test_waiting_running_and_ended(tmp_path: Path) -> None:
     """Who reads an attempt that waits for its turn hears it to its end, and why it ended; the next has a log of its own."""
     async with standing(tmp_path, EXECUTION_SLOTS="1") as (server, gate):
@@ -41,6 +51,7 @@ async def test_waiting_running_and_ended(tmp_path: Path) -> None:
         ahead = await gate.comes("fan")
         run = await server.run(gate, "stubborn", 7)
         reading = asyncio.create_task(server.log(run, "a0"), name="reader")
+        watching = asyncio.create_task(events(server, run, attempt=1), name="watcher")
         ahead.go()
         assert await server.phase(before) is Phase.SUCCEEDED
         first = await gate.comes("stubborn")
@@ -48,6 +59,7 @@ async def test_waiting_running_and_ended(tmp_path: Path) -> None:
         os.kill(first.pid, signal.SIGKILL)
         second = await gate.comes("stubborn", attempt=2)
         told = await reading
+        assert await watching == ["Started", "Killed"]
         assert "once\n" in told
         assert told[-1] == (
             "the task's process was ended by signal SIGKILL, which often means that the machine ran out of memory\n"
@@ -60,6 +72,7 @@ async def test_waiting_running_and_ended(tmp_path: Path) -> None:
         told = await reading
         assert ("again\n" in told, "once\n" in told) == (True, False)
         assert await server.log(run, "a0", attempt=2) == told
+        assert await events(server, run, attempt=2) == ["Started", "Completed"]
         assert {line[-1] for line in told} == {"\n"}
 
 
