@@ -158,6 +158,7 @@ def test_an_app_sleeps_and_is_woken(stage: Stage) -> None:
     stage.create(app("sleeper", idle=0.05))
     asleep = stage.until("sleeper", ACTIVE, idl.Status.SCALED_TO_ZERO)
     assert asleep.status.current_replicas == 0
+    assert stage.log("sleeper") == ["begins"]
     status, _ = stage.ask("sleeper", "/wake")
     assert status == 200
     assert stage.log("sleeper", "asked for /wake").count("begins") == 2

@@ -152,7 +152,8 @@ class LocalApps:
             await self._processes.close()
 
     async def _leave(self) -> None:
-        await asyncio.gather(*(supervisor.close() for supervisor in self._supervisors.values()), *self._steps)
+        await asyncio.gather(*(supervisor.close() for supervisor in self._supervisors.values()))
+        await asyncio.gather(*self._steps)
 
     # What supervisors need: see ``supervisor.Machine``
 
@@ -166,7 +167,7 @@ class LocalApps:
             await asyncio.to_thread(self._make_room, key)
             await self._launch(await self._work(app, replica))
         except BaseException:
-            self._ports.release(port)
+            self._later(self.clear(replica))
             raise
         return replica
 

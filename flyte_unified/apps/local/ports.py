@@ -10,7 +10,12 @@ from flyte_unified.apps.model import AppKey
 from flyte_unified.core.errors import Unavailable
 
 _TRIES = 100
-_EVERYWHERE = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
+_EVERYWHERE = (
+    (socket.AF_INET, "0.0.0.0"),
+    (socket.AF_INET6, "::"),
+    (socket.AF_INET, "127.0.0.1"),  # BSDs let one program have a port here and another everywhere else
+    (socket.AF_INET6, "::1"),
+)
 
 
 class Ports:

@@ -128,7 +128,7 @@ class Supervisor:
     @property
     def active(self) -> bool:
         """Whether there is a process, or one is about to be."""
-        return self._running is not None or (self.app.wanted and not self._deleted and not self._asleep)
+        return self._running is not None or (self._wanted and not self._asleep)
 
     @property
     def turn(self) -> asyncio.Event:
@@ -151,8 +151,7 @@ class Supervisor:
 
     def adopt(self, replica: Replica, *, surroundings: str) -> bool:
         """Takes over a process that runs already. False where it is not what is wanted."""
-        same = self._is_of(replica) and replica.surroundings == surroundings
-        if self._running is not None or not self.app.wanted or not same:
+        if self._running is not None or not self._is_wanted(replica) or replica.surroundings != surroundings:
             return False
         self._asleep = False
         self._runs(replica)
@@ -222,14 +221,16 @@ class Supervisor:
     def _upstream(self) -> Upstream | None:
         """Of a process that is ready, and what is wanted."""
         running = self._running
-        if running is None or not self.app.wanted or self._deleted:
+        if running is None or running.why is not None or running.end is not None or not self._is_wanted(running.replica):
             return None
-        over = running.why is not None or running.end is not None
-        return running.upstream if not over and self._is_of(running.replica) else None
+        return running.upstream
 
-    def _is_of(self, replica: Replica) -> bool:
-        """Whether it is of the deployment that is wanted."""
-        return self.app.deployment.startswith(replica.deployment)
+    def _is_wanted(self, replica: Replica) -> bool:
+        return self._wanted and self.app.deployment.startswith(replica.deployment)
+
+    @property
+    def _wanted(self) -> bool:
+        return self.app.wanted and not self._deleted
 
     # The loop
 
@@ -239,6 +240,7 @@ class Supervisor:
             try:
                 if (running := self._running) is not None and running.end is not None:
                     await self._over(running, running.end)
+                    self._wake()
                 step = decide(self._view(), self._now())
                 busy = await self._act(step)
             except Exception:
@@ -254,7 +256,7 @@ class Supervisor:
         spec, running = self.app.spec, self._running
         scaling = spec.autoscaling
         return View(
-            wanted=self.app.wanted and not self._deleted,
+            wanted=self._wanted,
             lasting=scaling.HasField("replicas") and scaling.replicas.min > 0,
             idle=seconds(scaling.scaledown_period) if scaling.HasField("scaledown_period") else self._rules.idle,
             patience=self._rules.start,
@@ -269,7 +271,7 @@ class Supervisor:
 
     def _process(self, running: _Running) -> Process:
         return Process(
-            current=self._is_of(running.replica),
+            current=self._is_wanted(running.replica),
             since=running.since,
             ready=running.upstream is not None,
             ending=running.why is not None,
@@ -329,6 +331,8 @@ class Supervisor:
         self._running = None
         words = await self._machine.last_words(running.replica) if running.why in (None, Why.LATE) else ""
         await self._machine.clear(running.replica)
+        if not self._is_wanted(running.replica):
+            return
         match running.why:
             case Why.IDLE:
                 self._asleep = True
@@ -339,10 +343,10 @@ class Supervisor:
                 if running.upstream is not None and self._now() - running.ready_at >= _STEADY:
                     self._failures = 0
                 await self._failed(end._replace(words=f"{end.words}: {words}" if words else end.words))
-        self._wake()
 
     async def _failed(self, end: End) -> None:
         self._failures += 1
+        self._asleep = False  # or nobody would try again
         wait = min(self._rules.backoff * 2.0 ** min(self._failures - 1, 32), self._rules.backoff_max)
         self._retry_at = self._now() + wait
         self._trouble = end.words[:_LONGEST_WORDS]

@@ -92,6 +92,38 @@ async def test_what_failed_is_tried_at_once_when_somebody_asks_for_it() -> None:
             assert now() == pytest.approx(27)
 
 
+async def test_one_that_does_not_wake_is_tried_until_it_does() -> None:
+    """Though nobody waits for it any more; it has failed meanwhile, and is not said to sleep."""
+    machine = Machine()
+    async with supervised(app(), machine) as supervisor:
+        await asyncio.sleep(100)
+        machine.fails = End("exit code 1")
+        with pytest.raises(Unavailable, match="fails: exit code 1"):
+            async with supervisor.visit():
+                pass
+        await asyncio.sleep(10)
+        assert machine.said[-1][1:] == ("FAILED", "CRASH_LOOP")
+        machine.fails = None
+        await asyncio.sleep(15)
+        assert machine.said[-1][1:] == ("ACTIVE", "RUNNING")
+
+
+async def test_what_is_stopped_may_crash_on_its_way_out() -> None:
+    """It is stopped then, and no failure is told."""
+    machine = Machine()
+    known = app()
+    async with supervised(known, machine) as supervisor:
+        await asyncio.sleep(10)
+        replica = supervisor.replica
+        assert replica is not None
+        message = asked(revision=1)
+        message.spec.desired_state = idl.Spec.DESIRED_STATE_STOPPED
+        supervisor.want(changed(known, message))
+        supervisor.ended(replica, End("exit code 1"))
+        await asyncio.sleep(5)
+        assert [phase for _, phase, _ in machine.said] == ["DEPLOYING", "ACTIVE", "STOPPED"]
+
+
 async def test_a_crash_after_long_service_is_the_first_one() -> None:
     """It is started again after a second, not after minutes; those who ask meanwhile wait."""
     machine = Machine()
