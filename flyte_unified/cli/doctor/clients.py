@@ -19,6 +19,8 @@ _VARIABLES = ("UCTL_CONFIG", "FLYTECTL_CONFIG")
 
 
 async def _client(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.execution.launcher == "pods":  # its clients are elsewhere
+        return
     port = server_port(settings.data.dir) or settings.server.port
     url = urlsplit(settings.base_url(port))
     write = f"flyte-unified config client --port {port} --write .flyte/config.yaml --force"
