@@ -25,7 +25,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 @pytest.fixture(scope="session")
 def flyte_backend_settings(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pods = {"pods.data_image": "flyte-unified", "pods.image_pull_grace": 1.0, "images.registry": "registry.example.com/flyte"}
-    return {**SETTINGS, **cluster.settings, **pods, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
+    queues = {"queues.max_concurrency": ("narrow=1", "wide")}
+    return {**SETTINGS, **cluster.settings, **pods, **queues, "storage.bundles": str(tmp_path_factory.mktemp("bundles"))}
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def user(place: Path) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def said(user: Client, place: Path) -> dict[str, Said]:
-    return user.say("specified", str(place / "raw"), str(place / "storage" / "mine"))
+    return user.say("specified", str(place / "raw"), str(place / "storage" / "mine"), "builder")
 
 
 def test_variables_reach_every_task(said: dict[str, Said], place: Path) -> None:

@@ -74,13 +74,13 @@ def kept(run: Run) -> dict[str, object]:
 
 if __name__ == "__main__":
     flyte.init_from_config()
-    raw, base = sys.argv[1:]
+    raw, base, account = sys.argv[1:]
     run = flyte.with_runcontext(
         labels={"team": "red"},
         annotations={"why": "because"},
         env_vars={"OF_RUN": "run", "OF_BOTH": "run"},
         interruptible=True,
-        service_account="builder",
+        service_account=account,
         raw_data_path=raw,
         run_base_dir=base,
         queue="narrow",

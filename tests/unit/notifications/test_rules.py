@@ -111,3 +111,12 @@ def test_a_file_that_is_wrong_keeps_the_server_from_starting(tmp_path: Path, tex
         read_names(str(tmp_path / "n.yaml"))
     with pytest.raises(InvalidArgument, match="No such file"):
         read_names(str(tmp_path / "none.yaml"))
+
+
+def test_the_page_s_example_is_read(tmp_path: Path) -> None:
+    """What people copy from there."""
+    page = Path(__file__).parents[3] / "docs" / "run-options.md"
+    (block,) = (part for part in page.read_text().split("```") if part.startswith("yaml\ndeliveries:"))
+    (tmp_path / "n.yaml").write_text(block.removeprefix("yaml"))
+    names = read_names(str(tmp_path / "n.yaml"))
+    assert (list(names.deliveries), list(names.rules)) == (["oncall"], ["nightly"])
