@@ -89,6 +89,15 @@ def test_force_builds_anew(user: Client, place: Path, first: list[str]) -> None:
     assert own.partition("-")[0] == first[2].partition("-")[0]
 
 
+def test_what_is_lacking_belongs_into_the_image(user: Client, place: Path) -> None:
+    """The error of a task that finds no module says which image it ran in."""
+    output = user.flyte("run", "--follow", "imaged.py", "lacking", cwd=place)
+    found = re.search(r"runs/(r\w+)", output.rpartition("Created Run")[2])
+    assert found, output
+    shown = re.sub(r"\x1b\[[0-9;]*m|[\s│]", "", user.flyte("get", "action", found[1], "a0"))
+    assert re.search(r"intheimagelocal/snow:\w+\.Addwhatitneeds", shown)
+
+
 def test_a_package_is_fetched_with_a_secret(user: Client, place: Path) -> None:
     """Known to the build, and not to the tasks that run in the image."""
     user.flyte("create", "secret", "place", "--value", str(place / "wheels"))

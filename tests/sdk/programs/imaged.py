@@ -52,6 +52,13 @@ async def main() -> str:
     return " ".join(words)
 
 
+@snow.task
+async def lacking() -> None:
+    import crocus  # type: ignore[import-not-found]  # nowhere
+
+    crocus.bloom()
+
+
 @secret.task
 async def fetched() -> str:
     return f"{snowdrop()} {os.environ.get('PLACE')}"
