@@ -30,6 +30,7 @@ async def test_an_app_outlives_a_killed_server(tmp_path: Path) -> None:
     One that ended meanwhile is started again; so is one that was told an address of the server that is wrong by now.
     """
     async with standing(tmp_path, APPS_BACKOFF="0.05") as (server, _):
+        assert not (server.data / "apps").exists()  # it costs nothing where there is none
         stage = Stage(server.address)
         for name in ("lives", "ends"):
             await asyncio.to_thread(stage.create, app(name, least=1))

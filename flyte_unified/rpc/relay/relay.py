@@ -27,7 +27,7 @@ _LONGEST_HEAD = 64 << 10
 _WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between tries where nobody takes the connection."""
 _TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
-_OF_BROWSERS = frozenset({"cookie", "origin"})
+_OF_BROWSERS = frozenset({"origin", "sec-fetch-site"})
 
 
 class Relay:
@@ -60,7 +60,7 @@ class Relay:
     async def serve_programs(self, exchange: Exchange, site: Site) -> None:
         """The same on the server's own host: for everybody but browsers, where nothing of it is of the server's origin."""
         exchange.reply_headers = (*exchange.reply_headers, ("content-security-policy", "sandbox"))
-        if any(name in _OF_BROWSERS or name.startswith("sec-fetch-") for name, _ in exchange.headers):
+        if any(name in _OF_BROWSERS for name, _ in exchange.headers):
             await exchange.respond(403, _TEXT, b"apps are here for programs only; browsers find each under a host of its own\n")
         else:
             await self.serve(exchange, site)
