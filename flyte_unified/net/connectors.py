@@ -124,7 +124,7 @@ class ConnectorClient:
         if channel is None:
             endpoint = Endpoint.parse(address)
             channel = self._channels[address] = Channel(endpoint.host, endpoint.port, ssl=tls() if endpoint.secure else None)
-            channel._authority = endpoint.authority or channel._authority
+            channel._authority = endpoint.authority or channel._authority  # for which grpclib has no parameter
         try:
             async with asyncio.timeout(self._timeout):
                 await channel.__connect__()
