@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE = 16
 """Deliveries under way"""
 _FIRST_WAIT = 1.0
+_LOOK = 30.0
+"""Seconds after which the clock is looked at: no timer tells that it was set, or that the machine slept."""
 _PAUSE = 1.0
 """Seconds before the database is asked again that gave no answer."""
 
@@ -96,13 +98,13 @@ class Postman:
         with self._ledger.changes.subscribe(Roots(), Conditions()) as changes:
             while changed := await changes.next():
                 for action in changed:
-                    if action.parent is not None or await self._asks(action):
+                    if action.parent is None and action.terminal and await self._asks(action):
                         self._ended.add(action.key)
+                        self._wake.set()
+                    elif action.phase is Phase.PAUSED:  # what is owed of it is due already
                         self._wake.set()
 
     async def _asks(self, root: Action) -> bool:
-        if not root.terminal:
-            return False
         try:
             _, spec = await self._ledger.run(root.key.run_key)
         except FlyteUnifiedError:  # the rows will tell
@@ -135,7 +137,7 @@ class Postman:
             if len(self._under_way) >= _AT_ONCE:
                 return None
             if (wait := ((each.due_at or 0) - self._clock.now()) / SECOND) > 0:
-                return wait
+                return min(wait, _LOOK)
             task = asyncio.create_task(self._deliver(each), name=f"notification {each.id}")
             self._under_way[place] = task
             task.add_done_callback(partial(self._over, place))
@@ -151,9 +153,7 @@ class Postman:
         try:
             try:
                 action = await self._ledger.action(each.action)
-                if (
-                    action.parent is None or action.phase is Phase.PAUSED
-                ):  # else somebody signalled before the word that it waits
+                if _stands(action):
                     await self._outgoing.send(each, action)
             except FlyteUnifiedError as error:
                 await self._failed(each, error, told)
@@ -178,3 +178,8 @@ class Postman:
 
 def _wanted(each: Delivery, phase: Phase) -> bool:
     return phase in each.rule_message.on_phases
+
+
+def _stands(action: Action) -> bool:
+    """Whether there is still something to tell: who was signalled already waits for nobody."""
+    return action.parent is None or action.phase is Phase.PAUSED
