@@ -21,6 +21,8 @@ from flyte_unified.core.errors import InvalidArgument, NotFound
 from flyte_unified.dataside import HANDED, NOTE, inputs, outputs
 from flyte_unified.storage.transfer import Transfer
 
+_NOTHING, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+_LINE = 1 << 20
 _ENDED = "{{.State.Status}} {{.State.OOMKilled}}"
 
 
@@ -66,11 +68,9 @@ async def _run(transfer: Transfer, plan: Plan, engine: _Engine) -> int:
         except (NotFound, InvalidArgument) as error:
             await outputs.tell(transfer, plan.to, "InputUnreadable", error.message)
             return 1
-    code, said = await engine.says("create", f"--name={engine.name}", *plan.words)
+    code, complaint = await engine.create(plan.words)
     if code:
-        sys.stderr.write(said)
-        last = said.strip().rpartition("\n")[2]
-        await outputs.tell(transfer, plan.to, "ContainerNotCreated", f"{engine.program} made no container: {last}")
+        await outputs.tell(transfer, plan.to, "ContainerNotCreated", f"{engine.program} made no container: {complaint}")
         return code
     code = await engine.run()
     if engine.over:
@@ -107,29 +107,36 @@ class _Engine:
         if not self._running and attempt is not None:
             attempt.cancel()
 
+    async def create(self, words: Sequence[str]) -> tuple[int, str]:
+        """Its exit code and last words. All of them are in the log as they are said: it may fetch an image for minutes."""
+        process = await self._start("create", f"--name={self.name}", *words, out=_NOTHING, err=_PIPE)
+        last = ""
+        assert process.stderr is not None
+        async for line in process.stderr:
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
+            last = line.decode(errors="replace").strip() or last
+        return await process.wait(), last
+
     async def run(self) -> int:
         """The container, its output being ours."""
         self._running = True
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(self._path, "start", "--attach", self.name), env=self._environment, stdin=asyncio.subprocess.DEVNULL
-            )
-            return await process.wait()
+            return await (await self._start("start", "--attach", self.name)).wait()
         finally:
             self._running = False
 
     async def says(self, *words: str) -> tuple[int, str]:
         """Its exit code, and its answer or complaint."""
-        process = await asyncio.create_subprocess_exec(
-            *(self._path, *words),
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        process = await self._start(*words, out=_PIPE, err=_PIPE)
         out, complaint = await process.communicate()
         code = process.returncode or 0
         return code, (complaint if code else out).decode(errors="replace")
+
+    async def _start(self, *words: str, out: int | None = None, err: int | None = None) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(self._path, *words), env=self._environment, stdin=_NOTHING, stdout=out, stderr=err, limit=_LINE
+        )
 
 
 def _open_to_all(directory: Path) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 
 from flyteidl2.core import tasks_pb2
 
+from flyte_unified.core.images import OURS
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins import container
 from flyte_unified.plugins.api import Container, Exit, Fault, Process, Refusal, TaskContext, Work
@@ -38,6 +39,9 @@ def describe(context: TaskContext) -> Work:
         return work
     if not work.image:
         return Refusal("BadTaskSpecification", "container.image is empty")
+    if work.image.startswith(OURS):
+        told = f"the image {work.image} is a virtual environment of this machine, and no container; name an image of a registry"
+        return Refusal("UnsupportedTaskType", told)
     asked, usual = template.container.data_config, DataSide()
     entrypoint = bool(template.container.command)
     given = {field.name: getattr(work, field.name) for field in fields(Process)}

@@ -68,7 +68,7 @@ def farmer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farmer]:
             user = Farmer(backend, directory / "home", "farms")
             user.farm = directory / "jobs"
             user.farm.mkdir()
-            user.flyte("create", "secret", "well", "--value", WATER, "--project", "farms", "--domain", "development")
+            user.create_secret("well", WATER)
             yield user
 
 

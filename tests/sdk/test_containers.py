@@ -1,4 +1,4 @@
-"""Tasks in images of their own, on a laptop: the SDK's container and shell tasks by a real podman."""
+"""Tasks in images of their own, on a laptop: the SDK's container and shell tasks by podman, and by docker if it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from flyte_unified.core.phases import Phase
 from flyte_unified.testing import Backend
-from tests.podman import Podman
+from tests.engines import Engine
 from tests.sdk.conftest import SETTINGS, Client, Said
 from tests.sdk.durability.stand import Server, standing
 from tests.sdk.test_connectors import program
@@ -21,24 +21,24 @@ from tests.sdk.test_connectors import program
 TOKEN = "0f3a the secret"
 
 
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    found = Podman(tmp_path_factory.mktemp("podman"))
+@pytest.fixture(scope="module", params=["podman", "docker"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    found = Engine(tmp_path_factory.mktemp("engine"), request.param)
     if found.missing:
         pytest.skip(found.missing)
-    found.run("tag", "example.com/greeter:1", "example.com/breaker:1")
-    return found
+    yield found
+    found.forget()
 
 
 @pytest.fixture(scope="module")
-def sailor(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A user whose server has podman."""
+def sailor(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A user whose server runs containers."""
     directory = tmp_path_factory.mktemp("sailor")
-    settings = {**SETTINGS, "storage.bundles": str(directory / "bundles"), "execution.container_engine": str(podman.path)}
+    settings = {**SETTINGS, "storage.bundles": str(directory / "bundles"), "execution.container_engine": str(engine.path)}
     with Backend(settings, directory=directory / "data") as backend:
         backend.create_project("harbour")
         user = Client(backend, directory / "home", "harbour")
-        user.flyte("create", "secret", "token", "--value", TOKEN, "--project", "harbour", "--domain", "development")
+        user.create_secret("token", TOKEN)
         yield user
 
 
@@ -68,8 +68,8 @@ def test_a_container_has_its_variables_and_secrets(sailor: Client) -> None:
     ("case", "code", "sentence"),
     [
         ("breaker", "ContainerExited", "the container exited with code 3"),
-        ("unfit", "ContainerCannotRun", "podman could not start the container"),
-        ("nowhere", "ContainerNotCreated", "localhost:1/nowhere:1"),
+        ("unfit", "ContainerCannotRun", "could not start the container"),
+        ("nowhere", "ContainerNotCreated", "localhost:1"),
         ("forgetful", "OutputUnreadable", "output n: the container left no"),
         ("greedy", "OOMKilled", "memory"),
     ],
@@ -86,59 +86,63 @@ def test_what_a_container_says_is_its_log(sailor: Client) -> None:
     assert "no luck" in sailor.flyte("get", "logs", said(sailor)["breaker"]["run"])
 
 
-def test_an_aborted_container_is_gone(sailor: Client, podman: Podman) -> None:
-    """With all others, whose ends were seen: nothing is left in podman's list, nor of the secrets."""
+async def idle(backend: Backend) -> None:
+    """Returns when no action has a process."""
+    controller = backend.manager.plane.controller
+    assert controller is not None
+    async for _ in controller.running():
+        pass
+
+
+def test_an_aborted_container_is_gone(sailor: Client, engine: Engine) -> None:
+    """With all others, whose ends were seen: nothing is left in the engine's list, nor of the secrets."""
     run = said(sailor)["held"]["run"]
     sailor.flyte("abort", "run", run)
-    sailor.flyte("get", "logs", run)  # until its end
-    assert podman.containers() == []
+    asyncio.run_coroutine_threadsafe(idle(sailor.backend), sailor.backend._loop).result(30)
+    assert engine.containers() == []
     assert not list(Path("/dev/shm").glob(f"flyte-unified-{os.getuid()}/*"))
 
 
-async def begun(server: Server, tmp_path: Path) -> tuple[str, Path]:
-    """A run whose container waits, and the directory that it waits in."""
-    config = f"admin: {{endpoint: 'dns:///localhost:{server.port}', insecure: true}}\nimage: {{builder: remote}}\n"
-    (server.directory / "config.yaml").write_text(config + "task: {project: flytesnacks, domain: development}\n")
-    run = await program(server, "contained.py", "held")
-    log = Path(await program(server, "appears.py", str(tmp_path), f"data/logs/*/*/{run}/a0/1.log"))
-    assert log.is_dir()
-    return run, Path(await program(server, "appears.py", str(tmp_path), f"data/work/*{run},a0,1/outputs"))
+async def begun(server: Server, *, attempt: int, run: str = "") -> tuple[str, Path]:
+    """A run whose container waits, and its attempt's directory."""
+    if not run:
+        config = f"admin: {{endpoint: 'dns:///localhost:{server.port}', insecure: true}}\nimage: {{builder: remote}}\n"
+        (server.directory / "config.yaml").write_text(config + "task: {project: flytesnacks, domain: development}\n")
+        run = await program(server, "contained.py", "held")
+    outputs = await program(server, "appears.py", str(server.data), f"work/*{run},a0,{attempt}/outputs/begun")
+    return run, Path(outputs).parent
 
 
-async def running(podman: Podman, server: Server, run: str) -> int:
-    """The container's first process."""
-    while True:  # its first word is in the log
-        for line in (server.data / "logs/flytesnacks/development" / run / "a0/1.log").read_text().splitlines():
-            if "begun" in line:
-                (name,) = podman.containers()
-                return int(podman.run("inspect", "--format", "{{.State.Pid}}", name).stdout)
-        await asyncio.sleep(0.05)
+def first_process(engine: Engine) -> psutil.Process:
+    """Of the only container."""
+    (name,) = engine.containers()
+    return psutil.Process(int(engine.run("inspect", "--format", "{{.State.Pid}}", name).stdout))
 
 
-async def test_a_container_outlives_the_server(tmp_path: Path, podman: Podman) -> None:
+async def test_a_container_outlives_the_server(tmp_path: Path, engine: Engine) -> None:
     """The next one finds it, and its outputs and all of its log are there; it ran once."""
-    async with standing(tmp_path, EXECUTION_CONTAINER_ENGINE=str(podman.path)) as (server, _):
-        run, directory = await begun(server, tmp_path)
-        first = await running(podman, server, run)
+    async with standing(tmp_path, EXECUTION_CONTAINER_ENGINE=str(engine.path)) as (server, _):
+        run, directory = await begun(server, attempt=1)
+        container = first_process(engine)
         await server.kill()
-        assert psutil.pid_exists(first)
+        assert container.is_running()
         await server.start()
         (directory / "outputs" / "go").touch()
         assert await server.phase(run) is Phase.SUCCEEDED, (tmp_path / "server.log").read_text()[-4000:]
         assert [line.strip() for line in await server.log(run, "a0")] == ["begun", "gone"]
         assert (await server.details(run, "a0")).attempts[-1].attempt == 1
-        assert podman.containers() == []
+        assert engine.containers() == []
 
 
-async def test_no_attempt_begins_beside_the_one_before(tmp_path: Path, podman: Podman) -> None:
+async def test_no_attempt_begins_beside_the_one_before(tmp_path: Path, engine: Engine) -> None:
     """The process around a container is killed: the container is ended before the next attempt has its own."""
-    async with standing(tmp_path, EXECUTION_CONTAINER_ENGINE=str(podman.path)) as (server, _):
-        run, _ = await begun(server, tmp_path)
-        first = psutil.Process(await running(podman, server, run))
-        around = next(p for p in first.parents() if "data" in p.cmdline() and "run" in p.cmdline())
+    async with standing(tmp_path, EXECUTION_CONTAINER_ENGINE=str(engine.path)) as (server, _):
+        run, directory = await begun(server, attempt=1)
+        container = first_process(engine)
+        (around,) = [process for process in server.survivors() if f"--directory={directory}" in process.cmdline()]
         around.send_signal(signal.SIGKILL)
-        again = Path(await program(server, "appears.py", str(tmp_path), f"data/work/*{run},a0,2/outputs"))
-        assert not first.is_running()
+        _, again = await begun(server, attempt=2, run=run)
+        assert not container.is_running()
         (again / "outputs" / "go").touch()
         assert await server.phase(run) is Phase.SUCCEEDED
-        assert podman.containers() == []
+        assert engine.containers() == []

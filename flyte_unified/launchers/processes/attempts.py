@@ -57,7 +57,7 @@ class ProcessAttempts:
         self._needs = Needs()
         self._images = Images(images)
         self._begins: dict[WorkId, asyncio.Event] = {}
-        self._chosen: dict[WorkId, Path] = {}
+        self._chosen: dict[WorkId, str] = {}
         self._surroundings = Surroundings(environment)
 
     @property
@@ -86,12 +86,17 @@ class ProcessAttempts:
         if not isinstance(work, Process):
             raise TypeError(f"{attempt.id} is no process")
         if isinstance(work, Container):
-            await self._processes.launch(await self._contained(attempt, work))
+            try:
+                await self._processes.launch(await self._contained(attempt, work))
+            except BaseException:
+                await self._containers.remove(self._work / str(attempt.id))
+                raise
             return
         secrets = await self._secrets.given(work.secrets, attempt.id.action)
         image = await asyncio.to_thread(self._images.of, work)
         usual = image.python if image is not None else self._interpreter
-        interpreter = self._chosen[attempt.id] = Path(work.environment.get(INTERPRETER) or usual)
+        interpreter = Path(work.environment.get(INTERPRETER) or usual)
+        self._chosen[attempt.id] = str(interpreter)
         asked = {**variables_of(image, self._surroundings.inherited), **work.environment}
         environment = self._surroundings.environment(asked, work.system, interpreter)
         if attempt.gpus:
@@ -126,7 +131,7 @@ class ProcessAttempts:
     async def _contained(self, attempt: Attempt, work: Container) -> ProcessWork:
         """The process around a container."""
         secrets = await self._secrets.given(work.secrets, attempt.id.action, mounted=False)
-        interpreter = self._chosen[attempt.id] = Path(sys.executable)
+        interpreter = Path(sys.executable)
         environment = self._surroundings.environment({}, {}, interpreter)
         directory = self._work / str(attempt.id)
         contained = await self._containers.prepare(
@@ -137,6 +142,7 @@ class ProcessAttempts:
             files=secrets.files,
             environment=environment,
         )
+        self._chosen[attempt.id] = f"{contained.engine}, in the image {work.image}"
         return ProcessWork(
             id=str(attempt.id),
             argv=contained.command,
@@ -178,7 +184,7 @@ class ProcessAttempts:
         if isinstance(event, Exited):
             exit = Exit(code=event.exit_code, signal=event.signal, out_of_memory=event.oom)  # noqa: A001
             return Ended(id=work, at=Micros(event.at), exit=exit)
-        where = str(self._chosen.get(work, self._interpreter))
+        where = self._chosen.get(work, str(self._interpreter))
         return Started(id=work, at=Micros(event.at), pid=event.pid, where=where)
 
 

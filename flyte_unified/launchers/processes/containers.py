@@ -33,6 +33,8 @@ _ENGINES = (
 class Contained(NamedTuple):
     """A process around a container."""
 
+    engine: str
+    """Its program"""
     command: tuple[str, ...]
     variables: dict[str, str]
     """Beyond its own environment."""
@@ -77,6 +79,7 @@ class Containers:
         data = [word for word in work.data if work.inputs or not word.startswith("--from=")]
         command = (sys.executable, "-P", "-m", "flyte_unified", "data", "run", f"--directory={directory}", *data, "--", *words)
         return Contained(
+            engine.path,
             command,
             {f"{HANDED}{key}": value for key, value in variables.items() if key not in own},
             (work.resources.memory_limit or None) if engine.podman and "memory" not in engine.limits else None,

@@ -50,6 +50,8 @@ def test_a_task_of_the_sdks_runtime_is_no_container() -> None:
     pod = {"podSpec": {"containers": [{"name": "main", "image": "img"}]}, "primaryContainerName": "main"}
     other = described(k8sPod=pod)
     assert isinstance(other, Refusal) and "takes a cluster" in other.message
+    built = described(container={"image": "local/tools:1", "args": ["sort"]})
+    assert isinstance(built, Refusal) and "is a virtual environment of this machine" in built.message
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,16 @@
-"""A podman for tests, with a store of its own and an image made of this machine's own shell: no registry is asked."""
+"""Podman, with a store of its own, and docker: with an image made of this machine's own shell, so no registry is asked."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
-IMAGE = "example.com/greeter:1"
+IMAGES = ("example.com/greeter:1", "example.com/breaker:1")
 _PROGRAMS = ("bash", "cat", "dd", "env", "ls", "mkdir", "seq", "sleep", "wc")
 _CONFIGURATIONS = {
     "as it is": "",
@@ -20,32 +21,41 @@ _CONFIGURATIONS = {
 """A machine that is itself a sandbox may lack what podman does by default: higher limits than ours, networks, cgroups v2."""
 
 
-class Podman:
-    """``path`` is a program that is podman; ``missing`` says why there is none."""
+class Engine:
+    """``name`` is podman or docker, ``path`` a program that is it; ``missing`` says why there is none."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "podman"
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
+        self.path = directory / name
         self.missing = ""
         self._directory = directory
-        program = shutil.which("podman")
+        program = shutil.which(name)
         if program is None:
-            self.missing = "there is no podman (Debian's packages `podman` and `runc`)"
+            self.missing = f"there is no {name} (Debian's packages `podman` and `runc`, or `docker.io`)"
             return
         complaints = []
-        for name, configuration in _CONFIGURATIONS.items():
+        for configured, configuration in _CONFIGURATIONS.items():
+            if name == "docker" and configuration:
+                break
             self._write(program, configuration)
             complaint = self._try()
             if not complaint:
                 return
-            complaints.append(f"{name}: {complaint}")
-        self.missing = f"podman runs no container here ({'; '.join(complaints)})"
+            complaints.append(f"{configured}: {complaint}")
+        self.missing = f"{name} runs no container here ({'; '.join(complaints)})"
 
     def run(self, *words: str, content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([str(self.path), *words], input=content, capture_output=True, timeout=60, check=False)
 
     def containers(self) -> list[str]:
-        """All that there are, running or not."""
-        return self.run("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
+        """Ours, running or not."""
+        return self.run("ps", "--all", "--filter", "name=flyte-", "--format", "{{.Names}}").stdout.decode().split()
+
+    def forget(self) -> None:
+        """Leaves nothing in a store that is somebody's."""
+        if left := self.containers():
+            self.run("rm", "--force", *left)
+        self.run("rmi", *IMAGES)
 
     def _write(self, program: str, configuration: str) -> None:
         (self._directory / "containers.conf").write_text(configuration)
@@ -53,13 +63,17 @@ class Podman:
         storage = f'[storage]\ndriver = "vfs"\ngraphroot = "{store}"\nrunroot = "{run}"\n'
         (self._directory / "storage.conf").write_text(storage)
         variables = f"CONTAINERS_CONF={self._directory}/containers.conf CONTAINERS_STORAGE_CONF={self._directory}/storage.conf"
+        if host := os.environ.get("DOCKER_HOST"):
+            variables += f" DOCKER_HOST={host}"
         self.path.write_text(f'#!/bin/sh\n{variables} exec {program} "$@"\n')
         self.path.chmod(0o755)
 
     def _try(self) -> str:
         """What stands against containers."""
-        made = self.run("import", "-", IMAGE, content=_image())
-        tried = made if made.returncode else self.run("run", "--rm", IMAGE, "/bin/sh", "-c", "exit 0")
+        made = self.run("import", "-", IMAGES[0], content=_image())
+        for image in IMAGES[1:]:
+            self.run("tag", IMAGES[0], image)
+        tried = made if made.returncode else self.run("run", "--rm", IMAGES[0], "/bin/sh", "-c", "exit 0")
         return tried.stderr.decode().strip().rpartition("\n")[2] if tried.returncode else ""
 
 
