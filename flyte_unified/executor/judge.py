@@ -21,6 +21,7 @@ from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.ledger.api import Action, Beside, Failure, Ledger, Move, Retry
 from flyte_unified.plugins.api import Container, Exit, Pod, Process, TaskContext, Work
 from flyte_unified.plugins.container import wants_inputs
+from flyte_unified.plugins.pods.build import has_runtime
 from flyte_unified.storage.api import DataStore
 
 
@@ -114,12 +115,15 @@ class Judge:
             outputs=[entry.key for entry in context.spec.task_template.interface.outputs.variables],
             ending=ending,
             environment=_environment(work, self._options.interpreter),
+            runtime=has_runtime(context.spec.task_template),
         )
         before = reconcile.started(action, observed) if observed is not None and observed.started_at is not None else ()
         details = records.joined(observed.details if observed is not None else None, records.end(ending, at=ended))
         beside = None
         last: Move | Retry
         if isinstance(result, outcome.Succeeded):
+            if outputs is None:  # whoever called the task reads them nonetheless
+                await self._store.put(f"{context.output_prefix}/outputs.pb", b"", if_absent=True)
             last = await self._succeeded(action, context, ended)
             if outputs is not None and context.spec.task_template.metadata.produces_artifacts:
                 produced = common_pb2.Outputs.FromString(outputs)

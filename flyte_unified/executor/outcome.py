@@ -1,7 +1,9 @@
 """How an attempt ended, decided in one place from its files and its exit, alike for process and pod. Pure.
 
 In this order: an error.pb that parses; an outputs.pb that parses and has every output of the interface (success, whatever
-the exit says: a library in the task may crash at interpreter exit, after the work is done); then exit code or signal.
+the exit says: a library in the task may crash at interpreter exit, after the work is done); then exit code or signal. A task
+that promises no outputs and has no runtime of Flyte's to write their absence down, such as a Spark job of the JVM, needs but
+to exit with code 0.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from flyte_unified.plugins.api import Exit
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """Outputs are there."""
+    """Outputs are there, or none were promised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,17 @@ def judge(
     outputs: Sequence[str],
     ending: Exit,
     environment: str,
+    runtime: bool = True,
 ) -> Outcome:
-    """``outputs`` are the names that the interface promises; files are None where absent.
+    """``outputs`` are the names that the interface promises; files are None where absent. ``runtime``: the program is one that
+    writes an outputs.pb in any case.
 
     ``environment`` tells people where the task ran, and how it could run elsewhere.
     """
     if (document := _document(error_file)) is not None:
         return _user_error(document, environment)
+    if not (runtime or outputs) and outputs_file is None and ending == Exit(code=0):
+        return Succeeded()
     fault = _fault(outputs_file, outputs)
     certain = ending.fault is not None and ending.fault.certain
     return _crash(ending, fault) if fault or certain else Succeeded()

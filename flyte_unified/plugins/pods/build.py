@@ -248,6 +248,15 @@ def _environment(container: Json, hidden: Sequence[Json], context: TaskContext, 
     return list((system | said | system).values())
 
 
+def has_runtime(template: tasks_pb2.TaskTemplate) -> bool:
+    """Whether the task's program is Flyte's own, as far as its command line tells."""
+    try:
+        spec, primary = own_pod(template)
+        return not raw.is_raw(template, _named(spec, primary))
+    except InvalidArgument:  # a connector's, which has no program
+        return True
+
+
 def _store(config: PodConfig) -> dict[str, list[Json]]:
     """How a container reaches the store."""
     found: dict[str, list[Json]] = {"env": [*_literal(config.store)]}

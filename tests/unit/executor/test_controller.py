@@ -15,7 +15,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.executor.slots import Capacity
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.ledger.api import Move
-from flyte_unified.plugins.api import Process
+from flyte_unified.plugins.api import Process, Resources
 from tests.unit.executor.world import ROOT, World, seconds_between, spec
 
 pytestmark = pytest.mark.virtual_time
@@ -42,6 +42,19 @@ async def test_an_action_goes_through_its_phases_and_leaves_nothing(world: World
     assert details.action.output_uri == f"{world.base}/r1/a0/1"
     assert details.attempts[0].log_info[0].uri == "/log/a0/1"
     assert (controller.live, controller.slots.live) == (0, 0)
+
+
+async def test_a_program_without_flyte_leaves_its_empty_outputs_to_us(world: World) -> None:
+    """It succeeds by its exit code, and whoever waits for it finds the file that Flyte's runtime would have left."""
+    world.describe = lambda context: Process(arguments=("java",), environment={}, system={}, resources=Resources())
+    await world.run(spec("spark", command="--class"))
+    async with world.server() as (_, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        machine.end(A1, code=0)
+        details = await world.ended(ROOT)
+    assert details.action.phase is Phase.SUCCEEDED
+    assert await world.store.get(f"{details.action.output_uri}/outputs.pb") == b""
 
 
 async def test_a_user_failure_is_retried_with_its_backoff(world: World) -> None:

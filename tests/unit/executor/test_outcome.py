@@ -22,8 +22,16 @@ def verdict(
     error: bytes | None = None,
     outputs: bytes | None = None,
     names: tuple[str, ...] = (),
+    runtime: bool = True,
 ) -> Outcome:
-    return judge(error_file=error, outputs_file=outputs, outputs=names, ending=ending, environment="It ran in /python.")
+    return judge(
+        error_file=error,
+        outputs_file=outputs,
+        outputs=names,
+        ending=ending,
+        environment="It ran in /python.",
+        runtime=runtime,
+    )
 
 
 def failed(outcome: Outcome) -> Failed:
@@ -82,6 +90,14 @@ def test_a_task_without_outputs_writes_an_empty_file() -> None:
     """The SDK's file for nothing has no bytes; no file at all means that the task did not get there."""
     assert verdict(outputs=b"") == Succeeded()
     assert failed(verdict()).failure is Failure.SYSTEM
+
+
+def test_a_program_without_flyte_need_not_say_that_it_has_no_outputs() -> None:
+    """Its exit code does; and outputs that were promised are due."""
+    assert verdict(runtime=False) == Succeeded()
+    for ending in (Exit(code=1), Exit(signal=signal.SIGKILL), Exit()):
+        assert isinstance(verdict(ending, runtime=False), Failed)
+    assert isinstance(verdict(names=("o0",), runtime=False), Failed)
 
 
 @pytest.mark.parametrize("error", [b"", b"\xff\xff", error_file()[:-1]], ids=["empty", "garbage", "cut"])
