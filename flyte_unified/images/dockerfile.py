@@ -16,7 +16,7 @@ from flyteidl2.imagebuilder import definition_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import variable
-from flyte_unified.images.layers import options
+from flyte_unified.images.layers import installs_root, options, poetry_arguments
 from flyte_unified.plugins import secrets as names
 
 _PYTHON = "/opt/venv/bin/python"
@@ -109,8 +109,13 @@ def _poetry_project(layer: definition_pb2.PoetryProject) -> Iterator[str]:
     mounts = [_bind(directory, _PROJECT)]
     if layer.poetry_lock and _within(layer.poetry_lock) != posixpath.join(directory, "poetry.lock"):
         mounts.append(_bind(layer.poetry_lock, f"{_PROJECT}/poetry.lock"))
-    install = ["uv", "tool", "run", "poetry", "install", "--no-interaction", "-C", _PROJECT, *shlex.split(layer.extra_args)]
-    yield _run(shlex.join(install), layer.secret_mounts, _CACHE, *mounts)
+    extra = layer.extra_args
+    install = shlex.join(
+        ["uv", "tool", "run", "poetry", "install", "--no-interaction", "-C", _PROJECT, *poetry_arguments(extra)]
+    )
+    if installs_root(extra):
+        install += f" && {_install(definition_pb2.PipOptions())} --no-deps {_PROJECT}"
+    yield _run(install, layer.secret_mounts, _CACHE, *mounts)
 
 
 _INSTALLS = {

@@ -23,6 +23,8 @@ HOME = "/root"
 """Where a container begins, and what copied files are relative to, unless a layer says another directory."""
 
 _SYNC = ("sync", "--active", "--inexact", "--no-editable")
+_ROOTLESS = "--no-root"
+_USER = re.compile(r"\buseradd\b[^;&|]*\bflyte\b")
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
@@ -137,12 +139,14 @@ def _copy(layer: definition_pb2.CopyConfig, directory: str, final: str, places: 
 
 
 def _commands(layer: definition_pb2.Commands, allowed: bool) -> Iterator[Step]:
-    if layer.cmd and not allowed:
+    """But for the one by which the SDK's own images get a user, which nobody needs here."""
+    commands = [command for command in layer.cmd if not _USER.search(command)]
+    if commands and not allowed:
         raise FailedPrecondition(
-            f"the command {layer.cmd[0]!r} would run on this machine itself, as you, and not in a container. If that is "
+            f"the command {commands[0]!r} would run on this machine itself, as you, and not in a container. If that is "
             "wanted, set images.allow_commands: true (FLYTE_UNIFIED_IMAGES_ALLOW_COMMANDS=true); else take the layer out"
         )
-    for command in layer.cmd:
+    for command in commands:
         yield Run(argv=("/bin/sh", "-c", command), secrets=tuple(layer.secret_mounts))
 
 
@@ -186,14 +190,18 @@ def _uv_project(layer: definition_pb2.UVProject, places: Places) -> Iterator[Ste
 
 
 def _poetry_project(layer: definition_pb2.PoetryProject, places: Places) -> Iterator[Step]:
-    """Poetry itself stays out of the environment. It installs into the one that is active."""
+    """Poetry itself stays out of the environment. It installs into the one that is active, and the project not as we want it:
+    as a path to files that are gone when the build is over.
+    """
     project = _within(places, layer.pyproject)
     if posixpath.basename(project) == "pyproject.toml":
         project = posixpath.dirname(project)
     if layer.poetry_lock and _within(places, layer.poetry_lock) != f"{project}/poetry.lock":
         yield Take(_within(places, layer.poetry_lock), f"{project}/poetry.lock")
-    argv = (places.uv, "tool", "run", "poetry", "install", "--no-interaction", *shlex.split(layer.extra_args))
+    argv = (places.uv, "tool", "run", "poetry", "install", "--no-interaction", *poetry_arguments(layer.extra_args))
     yield Run(argv=argv, directory=project, secrets=tuple(layer.secret_mounts))
+    if installs_root(layer.extra_args):
+        yield Run(argv=_install(places, definition_pb2.PipOptions(), "--no-deps", project), secrets=tuple(layer.secret_mounts))
 
 
 _INSTALLS = {
@@ -216,6 +224,15 @@ def options(asked: definition_pb2.PipOptions) -> list[str]:
     for url in asked.extra_index_urls:
         found += ["--extra-index-url", url]
     return [*found, *(["--prerelease=allow"] if asked.pre else []), *shlex.split(asked.extra_args)]
+
+
+def poetry_arguments(extra: str) -> list[str]:
+    """The project itself is never among what Poetry installs."""
+    return [_ROOTLESS, *(argument for argument in shlex.split(extra) if argument != _ROOTLESS)]
+
+
+def installs_root(extra: str) -> bool:
+    return _ROOTLESS not in shlex.split(extra)
 
 
 def _within(places: Places, path: str) -> str:

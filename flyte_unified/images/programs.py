@@ -27,6 +27,8 @@ from flyte_unified.plugins import secrets as names
 _TAIL = 20
 """Lines of a failed program that its error quotes."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_COMMANDS = {"build-essential": ("cc", "make"), "ca-certificates": ()}
+"""What packages bring that the SDK's own images have, where they have other names. Python has a trust store anyway."""
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 _SDK = "from importlib.metadata import version; print(version('flyte'))"
 
@@ -239,11 +241,11 @@ def _copy(source: Path, files: Path, target: str) -> None:
 
 
 def _need(packages: Sequence[str]) -> None:
-    """Either by its package manager or as a command, the machine has it."""
+    """The machine has them: by its package manager, or what they are wanted for."""
     for package in packages:
         name = package.partition("=")[0]
         state = _answer(("dpkg-query", "--show", "--showformat=${db:Status-Status}", name))
-        if state != "installed" and shutil.which(name) is None:
+        if state != "installed" and not all(map(shutil.which, _COMMANDS.get(name, (name,)))):
             raise FailedPrecondition(
                 f"the image needs the package {name} of the operating system, which a virtual environment shares with this "
                 f"machine, and it is not installed here: sudo apt-get install {name} (or what your system calls it), and build "

@@ -113,7 +113,7 @@ def test_what_uv_says_of_a_failure_is_the_error(bench: Workbench) -> None:
 
 def test_packages_of_the_system_are_the_machines(bench: Workbench) -> None:
     """What it has is enough; what it lacks is named, with the command that brings it."""
-    assert bench.build(bench.packages(), {"apt_packages": {"packages": ["sh"]}}).code == 0
+    assert bench.build(bench.packages(), {"apt_packages": {"packages": ["sh", "ca-certificates"]}}).code == 0
     built = bench.build(bench.packages(), {"apt_packages": {"packages": ["sh", "no-such-thing=1"]}})
     assert built.error is not None
     assert "sudo apt-get install no-such-thing " in built.error.message

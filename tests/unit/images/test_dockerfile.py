@@ -82,6 +82,15 @@ def test_every_image_has_an_environment_to_install_into() -> None:
             ],
         ),
         (
+            {"poetry_project": {"pyproject": "p", "extra_args": ""}},
+            [
+                (
+                    f"RUN {CACHE} {bind('p', '/tmp/project')} uv tool run poetry install --no-interaction -C /tmp/project "
+                    f"--no-root && {PIP} --no-deps /tmp/project"
+                )
+            ],
+        ),
+        (
             {"apt_packages": {"packages": ["git", "curl"]}},
             ["RUN apt-get update && apt-get install -y --no-install-recommends git curl && rm -rf /var/lib/apt/lists/*"],
         ),

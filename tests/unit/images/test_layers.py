@@ -68,6 +68,16 @@ OPTED = ("--index-url", "https://a/simple", "--extra-index-url", "https://b", "-
                 )
             ],
         ),
+        (
+            {"poetry_project": {"pyproject": "p", "poetry_lock": "p/poetry.lock", "extra_args": "--with dev"}},
+            [
+                Run(
+                    argv=("uv", "tool", "run", "poetry", "install", "--no-interaction", "--no-root", "--with", "dev"),
+                    directory="/context/p",
+                ),
+                Run(argv=(*INSTALL, "--no-deps", "/context/p")),
+            ],
+        ),
         ({"apt_packages": {"packages": ["git", "curl=7"]}}, [Need(("git", "curl=7"))]),
     ],
 )
@@ -125,6 +135,11 @@ def test_commands_run_only_where_they_may() -> None:
     assert steps(layer, allow_commands=True) == [Run(argv=("/bin/sh", "-c", "make install"), secrets=(TOKEN,))]
     with pytest.raises(FailedPrecondition, match=r"'make install'.*images\.allow_commands"):
         steps(layer)
+
+
+def test_a_user_of_a_containers_own_is_not_made() -> None:
+    """The SDK's images without the SDK, as of scripts, begin with one."""
+    assert steps({"commands": {"cmd": ["id flyte || (useradd --system flyte && chown flyte /srv)"]}}) == []
 
 
 @pytest.mark.parametrize("target", ["/etc/app.conf", "/home/flyte/x", "../x"])
