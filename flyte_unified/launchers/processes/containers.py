@@ -23,6 +23,8 @@ from flyte_unified.launchers.processes.engines import Engine, Engines
 from flyte_unified.plugins import secrets as names
 from flyte_unified.plugins.api import Container
 
+_AROUND = 128 << 20
+"""Bytes that our program and podman need themselves."""
 _ENGINES = (
     *("BUILDAH_", "CONTAINER", "DBUS_", "DOCKER_", "HTTP", "HOME", "LD_", "NO_PROXY", "PATH", "PODMAN_", "REGISTRY_"),
     *("STORAGE_", "TMPDIR", "USER", "XDG_", "http", "no_proxy"),
@@ -39,7 +41,7 @@ class Contained(NamedTuple):
     variables: dict[str, str]
     """Beyond its own environment."""
     memory_limit: int | None
-    """That the engine can't keep, and its processes are ours to watch."""
+    """Of all processes, where the engine can't keep the container's, and they are ours to watch."""
 
 
 class Containers:
@@ -82,7 +84,7 @@ class Containers:
             engine.path,
             command,
             {f"{HANDED}{key}": value for key, value in variables.items() if key not in own},
-            (work.resources.memory_limit or None) if engine.podman and "memory" not in engine.limits else None,
+            _watched(work, engine),
         )
 
     async def remove(self, directory: Path) -> None:
@@ -99,6 +101,12 @@ class Containers:
         if note["private"]:
             await asyncio.to_thread(shutil.rmtree, note["private"], ignore_errors=True)
         (directory / NOTE).unlink(missing_ok=True)
+
+
+def _watched(work: Container, engine: Engine) -> int | None:
+    """Docker's containers are no processes below ours."""
+    limit = work.resources.memory_limit
+    return limit + _AROUND if limit and engine.podman and "memory" not in engine.limits else None
 
 
 def _limits(work: Container, engine: Engine) -> list[str]:

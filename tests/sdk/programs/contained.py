@@ -42,7 +42,9 @@ held = ContainerTask(
     image=IMAGE,
     outputs={"n": int},
     command=SHELL,
-    arguments=["echo begun; : > /var/outputs/begun; until [ -e /var/outputs/go ]; do sleep 0.1; done; echo gone; echo 7 > /var/outputs/n"],
+    arguments=[
+        "echo begun; : > /var/outputs/begun; until [ -e /var/outputs/go ]; do sleep 0.1; done; echo gone; echo 7 > /var/outputs/n"
+    ],
 )
 tool = create(
     name="tool",

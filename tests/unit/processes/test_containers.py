@@ -67,7 +67,7 @@ async def test_limits_are_those_that_the_engine_can_keep(tmp_path: Path) -> None
     assert "--memory=67108864" in words(able) and able.memory_limit is None
     assert not any(word.startswith("--cpus") for word in words(able))
     poor = await prepared(Engine(tmp_path / "b", "podman", answer='{"host": {}}'), tmp_path, resources=asked)
-    assert not any(word.startswith("--memory") for word in words(poor)) and poor.memory_limit == 64 << 20
+    assert not any(word.startswith("--memory") for word in words(poor)) and poor.memory_limit == (64 + 128) << 20
     docker = await prepared(Engine(tmp_path / "c", "docker", answer="28.0"), tmp_path, resources=asked, gpus=(0, 2))
     assert {"--memory=67108864", "--cpus=1.5", '--gpus="device=0,2"'} <= set(words(docker))
 
