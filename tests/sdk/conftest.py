@@ -20,10 +20,12 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.leftovers import _nothing_left, _nothing_left_at_all
+from tests.sdk.forks import Forks
 
 __all__ = ["_nothing_left", "_nothing_left_at_all"]
 
 PROGRAMS = Path(__file__).parent / "programs"
+FLYTE = str(Path(sys.executable).with_name("flyte"))
 SETTINGS = {"execution.slots": 8, "execution.retry_backoff": 0.05, "execution.kill_grace": 0.5}
 _SECONDS = 100.0
 """A program that takes longer hangs."""
@@ -32,6 +34,17 @@ _DONE = (0, -signal.SIGABRT)
 """obstore, in the SDK, now and then aborts its process when the interpreter ends, after everything is said."""
 
 Said = dict[str, Any]
+
+
+def surroundings(home: Path) -> dict[str, str]:
+    """Nothing of ours but the ways to programs."""
+    return {
+        "HOME": str(home),
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "DO_NOT_TRACK": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
 
 
 @dataclass
@@ -43,6 +56,8 @@ class Client:
     project: str
     warm: bool = True
     """Whether its server starts tasks from processes that have the imports behind them."""
+    forks: Forks | None = None
+    """Where its own programs come from; otherwise each is started from nothing."""
     _done: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,16 +66,7 @@ class Client:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing of ours but the ways to programs."""
-        scripts = str(Path(sys.executable).parent)
-        return {
-            "HOME": str(self.home),
-            "PATH": os.pathsep.join((scripts, os.environ.get("PATH", os.defpath))),
-            "FLYTECTL_CONFIG": str(self.config),
-            "DO_NOT_TRACK": "1",
-            "NO_COLOR": "1",
-            "COLUMNS": "200",
-        }
+        return {**surroundings(self.home), "FLYTECTL_CONFIG": str(self.config)}
 
     def say(self, program: str, *arguments: str) -> dict[str, Said]:
         """What ``programs/<program>.py`` said, by case. It runs once, even when it fails."""
@@ -72,17 +78,18 @@ class Client:
         return by_case(done.stdout)
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run([sys.executable, *arguments], PROGRAMS)
+        """``arguments``: a script and its own."""
+        return self._run(arguments, PROGRAMS)
 
     def flyte(self, *arguments: str, cwd: Path = PROGRAMS, fails: bool = False) -> str:
         """The output of ``flyte <arguments>``."""
-        done = self._run([str(Path(sys.executable).parent / "flyte"), *arguments], cwd)
+        done = self._run([FLYTE, *arguments], cwd)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def json(self, *arguments: str) -> Any:
         """The same as JSON."""
-        return json.loads(self._run([str(Path(sys.executable).parent / "flyte"), "-of", "json", *arguments], PROGRAMS).stdout)
+        return json.loads(self._run([FLYTE, "-of", "json", *arguments], PROGRAMS).stdout)
 
     def create_secret(self, name: str, value: str) -> None:
         """Of the project's domain; by a bare call, which no client's end can spoil."""
@@ -104,8 +111,10 @@ class Client:
         )
 
     def _run(self, command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        if self.forks is not None and self.forks.fit(self.environment):
+            return self.forks.run(command, cwd=cwd, env=self.environment, timeout=_SECONDS)
         return subprocess.run(
-            command,
+            [sys.executable, *command],
             cwd=cwd,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -136,9 +145,15 @@ def flyte_backend_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="session")
-def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Client:
+def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Client:
     flyte_backend.create_project("programs")
-    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs")
+    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs", forks=forks)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks.waiting(surroundings(tmp_path_factory.mktemp("nobody"))) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +179,6 @@ def either(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture
-def newcomer(flyte_backend: Backend, flyte_project: str, tmp_path: Path) -> Client:
+def newcomer(flyte_backend: Backend, flyte_project: str, tmp_path: Path, forks: Forks) -> Client:
     """Somebody who has run nothing yet, in a project of their own."""
-    return Client(flyte_backend, tmp_path / "home", flyte_project)
+    return Client(flyte_backend, tmp_path / "home", flyte_project, forks=forks)
