@@ -35,37 +35,6 @@ class Claim:
     """How many actions of its run may compute at once; 0: as many as there is room for."""
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Bound:
-    """``most`` of something, ``taken`` of it in use. ``parked`` are the lines that wait for more, in the order of coming."""
-
-    most: int
-    gpus: bool = False
-    """Counts GPUs, and not actions"""
-    taken: int = 0
-    parked: deque[Line] = field(default_factory=deque)
-
-    def units(self, claim: Claim) -> int:
-        return claim.gpu if self.gpus else 1
-
-    def has_room(self, claim: Claim) -> bool:
-        return self.taken + self.units(claim) <= self.most
-
-    def woken(self) -> Iterator[Line]:
-        """Lines for which there is room now; they are parked no more. Of GPUs, one that wants less may pass by."""
-        free = self.most - self.taken
-        passed: list[Line] = []
-        while self.parked and free > 0:
-            line = self.parked.popleft()
-            units = self.units(line.claim) if line.claim is not None else 0
-            if units > free:
-                passed.append(line)
-                continue
-            free -= units
-            yield line
-        self.parked.extendleft(reversed(passed))
-
-
 class _Entry(NamedTuple):
     """In the order of admission. The claim is never compared: no two have one ``order``."""
 
@@ -119,30 +88,81 @@ class Line:
 
 
 class Turns:
-    """Lines that may have their turn.
+    """Lines that have a turn, one after the other.
 
     Roots alternate with what is below them: neither does a run that is large keep others from beginning, nor do many runs
     that begin keep any from going on.
     """
 
     def __init__(self) -> None:
-        self.roots: deque[Line] = deque()
-        self.below: deque[Line] = deque()
+        self._roots: deque[Line] = deque()
+        self._below: deque[Line] = deque()
         self._root_was_last = False
 
-    def of(self, line: Line) -> deque[Line]:
-        """Those of its kind."""
-        return self.roots if line.place.root else self.below
+    def add(self, line: Line) -> None:
+        """At the end."""
+        self._of(line).append(line)
+
+    def add_first(self, line: Line) -> None:
+        self._of(line).appendleft(line)
+
+    def remove(self, line: Line) -> None:
+        self._of(line).remove(line)
+
+    def next(self, *, roots_last: bool) -> Line | None:
+        """Whose turn it is."""
+        below_first = roots_last or self._root_was_last
+        lines = (self._below or self._roots) if below_first else (self._roots or self._below)
+        return lines[0] if lines else None
+
+    def take(self, *, roots_last: bool) -> Line | None:
+        """The same, and it leaves."""
+        if (line := self.next(roots_last=roots_last)) is not None:
+            self._of(line).popleft()
+            self._root_was_last = line.place.root
+        return line
 
     def served(self, line: Line) -> None:
-        """The first of its kind has had its turn, and goes to the end."""
-        self.of(line).rotate(-1)
+        """The next one has had its turn, and goes to the end of its kind."""
+        self._of(line).rotate(-1)
         self._root_was_last = line.place.root
-
-    def order(self, *, roots_last: bool) -> tuple[deque[Line], deque[Line]]:
-        """Whose turn it is, and who comes if nobody is there."""
-        return (self.below, self.roots) if roots_last or self._root_was_last else (self.roots, self.below)
 
     def deepest(self) -> Line | None:
         """The line with the deepest action of all; an empty one comes before."""
-        return min((*self.below, *self.roots), key=lambda line: line.first or (), default=None)
+        return min((*self._below, *self._roots), key=lambda line: line.first or (), default=None)
+
+    def _of(self, line: Line) -> deque[Line]:
+        return self._roots if line.place.root else self._below
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Bound:
+    """``most`` of something, ``taken`` of it in use. ``parked`` are the lines that wait for more."""
+
+    most: int
+    gpus: bool = False
+    """Counts GPUs, and not actions"""
+    taken: int = 0
+    idle: int = 0
+    """Holders that have begun and take nothing: they wait for their children"""
+    parked: Turns = field(default_factory=Turns)
+
+    def units(self, claim: Claim) -> int:
+        return claim.gpu if self.gpus else 1
+
+    def has_room(self, claim: Claim) -> bool:
+        return self.taken + self.units(claim) <= self.most
+
+    def woken(self, *, roots_last: bool) -> Iterator[Line]:
+        """Lines for which there is room now; they are parked no more. Of GPUs, one that wants less may pass by."""
+        free = self.most - self.taken
+        passed: list[Line] = []
+        while free > 0 and (line := self.parked.take(roots_last=roots_last)) is not None:
+            units = self.units(line.claim) if line.claim is not None else 0
+            if units > free:
+                passed.append(line)
+                continue
+            free -= units
+            yield line
+        for line in reversed(passed):
+            self.parked.add_first(line)

@@ -3,8 +3,9 @@
 An action that waits for its children computes nothing: it leaves the active count, and comes back without asking when they
 have ended; so no bound on what computes keeps a tree from its end. Runs take turns, and within a run the deepest comes first:
 what is nearest to its end, so that a tree of any size goes on with few slots. Every live process costs memory, though, waiting
-or not: over half the watermark no run begins while another can go on; over the watermark one action at a time is admitted, the
-deepest of all, which keeps progress certain; when even that is over the hard limit and nothing computes, it is refused.
+or not: over half the watermark (of processes, or of those in one queue that wait) no run begins while another can go on; over
+the watermark one action at a time is admitted, the deepest of all, which keeps progress certain; when even that is over the
+hard limit and nothing computes, it is refused.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Slots:
         line = self._lines.get(place)
         if line is None:
             line = self._lines[place] = Line(place, (*self._bounds(key, claim), *((self._gpus,) if claim.gpu else ())))
-            self._turns(line).of(line).append(line)
+            self._turns(line).add(line)
         self._order += 1
         line.join(key, claim, self._order)
         self._waiting[key] = line
@@ -123,8 +124,7 @@ class Slots:
         if (held := self._held.get(key)) is None:
             return
         self.suspend(key)
-        del self._held[key]
-        self._suspended -= 1
+        self._rest(self._held.pop(key), -1)
         self._memory -= held.claim.memory
         self._processes -= held.claim.process
         self._gpus.taken -= len(held.gpus)
@@ -135,7 +135,7 @@ class Slots:
         """It waits for its children."""
         if (held := self._held.get(key)) is not None and not held.suspended:
             held.suspended = True
-            self._suspended += 1
+            self._rest(held, +1)
             self._count(held, -1)
             for bound in reversed(held.bounds):  # its run before its queue: who ends gives its turn to its own
                 self._wake(bound)
@@ -144,7 +144,7 @@ class Slots:
         """Its last child has ended."""
         if (held := self._held.get(key)) is not None and held.suspended:
             held.suspended = False
-            self._suspended -= 1
+            self._rest(held, -1)
             self._count(held, +1)
 
     def gpus(self, key: ActionKey) -> tuple[int, ...]:
@@ -175,11 +175,9 @@ class Slots:
 
     def _next(self, turns: Turns) -> Line | None:
         """The line whose first may start now; it has had its turn then."""
-        crowded = 2 * self._processes >= self.capacity.watermark
-        while lines := next(filter(None, turns.order(roots_last=crowded)), None):
-            line = lines[0]
+        while (line := turns.next(roots_last=self._many(self._processes))) is not None:
             if (claim := self._standing(line)) is None:
-                lines.popleft()
+                turns.remove(line)
             elif self._has_room(claim):
                 turns.served(line)
                 return line
@@ -192,7 +190,7 @@ class Slots:
         if self._computing or self._processes >= self.capacity.limit:
             return None
         while (line := turns.deepest()) is not None and self._standing(line) is None:
-            turns.of(line).remove(line)
+            turns.remove(line)
         return line
 
     def _standing(self, line: Line) -> Claim | None:
@@ -202,7 +200,7 @@ class Slots:
         if claim is not None and full is None:
             return claim
         if full is not None:
-            full.parked.append(line)
+            full.parked.add(line)
         else:
             del self._lines[line.place]
         for bound in line.bounds:  # it may have been woken for what another can take
@@ -210,8 +208,12 @@ class Slots:
         return None
 
     def _wake(self, bound: Bound) -> None:
-        for line in bound.woken():
-            self._turns(line).of(line).append(line)
+        for line in bound.woken(roots_last=self._many(max(self._processes, bound.idle))):
+            self._turns(line).add(line)
+
+    def _many(self, begun: int) -> bool:
+        """Whether so many wait in the midst of their work, or may come to, that no other is to begin."""
+        return 2 * begun >= self.capacity.watermark
 
     def _turns(self, line: Line) -> Turns:
         return self._local if line.place.process else self._remote
@@ -242,6 +244,12 @@ class Slots:
     def _leave(self, key: ActionKey) -> None:
         if (line := self._waiting.pop(key, None)) is not None:
             line.leave(key)
+
+    def _rest(self, held: _Held, step: int) -> None:
+        """It begins to wait for its children, or has waited."""
+        self._suspended += step
+        for bound in held.bounds:
+            bound.idle += step
 
     def _count(self, held: _Held, step: int) -> None:
         """It begins to compute, or stops."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from hypothesis import strategies as st
@@ -143,6 +143,39 @@ def test_an_admission_costs_the_same_whatever_waits(monkeypatch: pytest.MonkeyPa
         s.release(found)
         (found,) = s.admit()
     assert looks <= 3 * 500
+
+
+@pytest.mark.parametrize("process", [True, False], ids=["here", "away"])
+@pytest.mark.parametrize("bounds", [{}, {"narrow": 1}, {"narrow": 3}], ids=str)
+def test_many_runs_with_children_pile_up_no_parents(process: bool, bounds: dict[str, int]) -> None:
+    """Of hundreds that come together all end, few of them begun at one time, whatever bounds them."""
+    s = slots(cpu=2.0, watermark=16, **bounds)
+    for run in range(300):
+        s.claim(key(run, "a0"), Claim(depth=0, process=process, queue="narrow"))
+    left = dict.fromkeys((f"r{run}" for run in range(300)), 5)
+    running: deque[ActionKey] = deque()
+    begun = 0
+    while left:
+        running.extend(s.admit())
+        assert s.refuse() is None
+        if process or bounds:
+            begun = max(begun, s.live - s.active)
+        found = running.popleft()
+        if found.name == "a0" and left[found.run] == 5:
+            for n in range(5):
+                s.claim(found.sibling(str(n)), Claim(depth=1, process=process, queue="narrow"))
+            s.suspend(found)
+            continue
+        s.release(found)
+        left[found.run] -= found.name != "a0"
+        if found.name == "a0":
+            del left[found.run]
+        elif not left[found.run]:
+            s.resume(found.sibling("a0"))
+            running.append(found.sibling("a0"))
+            left[found.run] = -1
+    assert begun <= 12
+    assert (s.live, s.waiting) == (0, 0)
 
 
 def test_queues_are_told_by_name_and_bound() -> None:
