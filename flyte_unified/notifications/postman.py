@@ -107,7 +107,8 @@ class Postman:
     async def _asks(self, root: Action) -> bool:
         try:
             _, spec = await self._ledger.run(root.key.run_key)
-        except FlyteUnifiedError:  # the rows will tell
+        except Exception as error:  # then the rows will tell
+            _log.warning("a run that ended could not be read", run=str(root.key.run_key), error=str(error))
             return True
         return spec.WhichOneof("notification_settings") is not None
 
