@@ -163,7 +163,7 @@ def test_names_and_files_are_the_sdks(told: dict[str, Any]) -> None:
 def test_a_missing_one_fails_before_the_start(told: dict[str, Any]) -> None:
     """Once, without a process, in a sentence with the command that creates it."""
     said = told["hopeless"]
-    assert said["phase"] == "FAILED"
+    assert (said["phase"], said["code"], said["kind"]) == ("FAILED", "SecretNotFound", 1)
     assert [attempt["events"] for attempt in said["attempts"]] == [[]]
     assert "'nobody-has-it' for project 'programs', domain 'development'" in said["message"]
     assert "`flyte create secret nobody-has-it --project programs --domain development`" in said["message"]

@@ -15,6 +15,11 @@ from speak import say, tell
 
 IMAGE = "example.com/greeter:1"
 SHELL = ["/bin/sh", "-c"]
+HELD = """
+echo begun; : > /var/outputs/begun
+until [ -e /var/outputs/go ]; do sleep 0.1; done
+echo gone; echo 7 > /var/outputs/n
+"""
 SEEN = """
 printf "%s" "$COLOR $TOKEN $(cat /etc/flyte/secrets/token) $PATH $RUN_NAME" > /var/outputs/seen
 """
@@ -37,15 +42,7 @@ greedy = ContainerTask(
     command=["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"],
     resources=flyte.Resources(memory=("32Mi", "32Mi")),
 )
-held = ContainerTask(
-    name="held",
-    image=IMAGE,
-    outputs={"n": int},
-    command=SHELL,
-    arguments=[
-        "echo begun; : > /var/outputs/begun; until [ -e /var/outputs/go ]; do sleep 0.1; done; echo gone; echo 7 > /var/outputs/n"
-    ],
-)
+held = ContainerTask(name="held", image=IMAGE, outputs={"n": int}, command=SHELL, arguments=[HELD])
 tool = create(
     name="tool",
     image=IMAGE,
