@@ -11,9 +11,10 @@ from flyte_unified.testing import Backend
 from tests.cluster.local import LocalCluster
 from tests.cluster.stand import faulty_cluster, stand, zygote
 from tests.leftovers import _nothing_left, _nothing_left_at_all
-from tests.sdk.conftest import SETTINGS, Client, newcomer
+from tests.sdk.conftest import SETTINGS, Client, forks, newcomer
+from tests.sdk.forks import Forks
 
-__all__ = ["_nothing_left", "_nothing_left_at_all", "faulty_cluster", "newcomer", "stand", "zygote"]
+__all__ = ["_nothing_left", "_nothing_left_at_all", "faulty_cluster", "forks", "newcomer", "stand", "zygote"]
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +31,9 @@ def flyte_backend_settings(cluster: LocalCluster, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Client:
+def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Client:
     flyte_backend.create_project("programs")
-    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs")
+    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "programs", forks=forks)
 
 
 @pytest.fixture(scope="session")

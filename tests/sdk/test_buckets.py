@@ -18,6 +18,7 @@ from flyte_unified.testing import Backend
 from tests import s3_servers
 from tests.s3_servers import BUCKET, KEY, REGION, SECRET, Server
 from tests.sdk.conftest import SETTINGS, Client
+from tests.sdk.forks import Forks
 
 MISSING = s3_servers.missing()
 CASES = ("nested", "map", "report", "checkpoint", "files")
@@ -33,7 +34,7 @@ class BucketClient(Client):
 
 
 @contextmanager
-def _client(server: Server, home: Path) -> Iterator[BucketClient]:
+def _client(server: Server, home: Path, forks: Forks) -> Iterator[BucketClient]:
     settings = {
         **SETTINGS,
         "storage.root": ROOT,
@@ -44,21 +45,21 @@ def _client(server: Server, home: Path) -> Iterator[BucketClient]:
     }
     with Backend(settings) as backend:
         backend.create_project("programs")
-        yield BucketClient(backend, home, "programs")
+        yield BucketClient(backend, home, "programs", forks=forks)
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BucketClient, Minio]]:
+def complete(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[tuple[BucketClient, Minio]]:
     """On a store that does all that S3 does, but takes anybody; and that store as others see it."""
     if "moto" in MISSING:
         pytest.skip(MISSING["moto"])
-    with s3_servers.moto() as server, _client(server, tmp_path_factory.mktemp("complete") / "home") as client:
+    with s3_servers.moto() as server, _client(server, tmp_path_factory.mktemp("complete") / "home", forks) as client:
         address = server.endpoint.removeprefix("http://")
         yield client, Minio(address, access_key=KEY, secret_key=SECRET, region=REGION, secure=False)
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BucketClient, Path]]:
+def strict(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[tuple[BucketClient, Path]]:
     """On a store that checks each signature and digest, and its directory.
 
     No task runs on it: it answers a part of an object with status 200, which the SDK does not take for S3.
@@ -67,7 +68,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BucketCli
         pytest.skip(MISSING["rclone"])
     with (
         s3_servers.rclone(tmp_path_factory.mktemp("rclone") / "buckets") as server,
-        _client(server, tmp_path_factory.mktemp("strict") / "home") as client,
+        _client(server, tmp_path_factory.mktemp("strict") / "home", forks) as client,
     ):
         assert server.directory is not None
         yield client, server.directory / BUCKET / "a" / "prefix"

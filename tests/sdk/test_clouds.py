@@ -15,6 +15,7 @@ from tests import cloud_servers
 from tests.cloud_servers import Server
 from tests.s3_servers import BUCKET
 from tests.sdk.conftest import SETTINGS, Client
+from tests.sdk.forks import Forks
 
 MISSING = cloud_servers.missing()
 CASES = ("nested", "report", "files")
@@ -33,7 +34,7 @@ class CloudClient(Client):
 
 
 @pytest.fixture(scope="module", params=["google", "azurite"])
-def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudClient]:
+def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[CloudClient]:
     if request.param in MISSING:
         pytest.skip(MISSING[request.param])
     directory = tmp_path_factory.mktemp(request.param)
@@ -42,7 +43,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             patch.setenv(name, value)
         with Backend({**SETTINGS, "storage.root": f"{server.scheme}://{BUCKET}/a/prefix"}) as backend:
             backend.create_project("programs")
-            yield CloudClient(backend, Path(directory) / "home", "programs", server=server)
+            yield CloudClient(backend, Path(directory) / "home", "programs", forks=forks, server=server)
 
 
 def test_tasks_fan_out_over_a_cloud(cloud: CloudClient) -> None:

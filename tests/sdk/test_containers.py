@@ -16,6 +16,7 @@ from flyte_unified.testing import Backend
 from tests.engines import Engine
 from tests.sdk.conftest import SETTINGS, Client, Said
 from tests.sdk.durability.stand import Server, standing
+from tests.sdk.forks import Forks
 from tests.sdk.test_connectors import program
 
 TOKEN = "0f3a the secret"
@@ -31,13 +32,13 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def sailor(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def sailor(engine: Engine, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Client]:
     """A user whose server runs containers."""
     directory = tmp_path_factory.mktemp("sailor")
     settings = {**SETTINGS, "storage.bundles": str(directory / "bundles"), "execution.container_engine": str(engine.path)}
     with Backend(settings, directory=directory / "data") as backend:
         backend.create_project("harbour")
-        user = Client(backend, directory / "home", "harbour")
+        user = Client(backend, directory / "home", "harbour", forks=forks)
         user.create_secret("token", TOKEN)
         yield user
 

@@ -20,7 +20,7 @@ from tests.unit.images.workbench import slow_index, snowdrops
 def user(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Client:
     """Somebody with a project of their own, so that its runs can be counted."""
     client.backend.create_project("imaged")
-    return Client(client.backend, tmp_path_factory.mktemp("imaged") / "home", "imaged")
+    return Client(client.backend, tmp_path_factory.mktemp("imaged") / "home", "imaged", forks=client.forks)
 
 
 @pytest.fixture(scope="module")

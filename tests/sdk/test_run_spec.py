@@ -9,6 +9,7 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.sdk.conftest import SETTINGS, Client, Said
+from tests.sdk.forks import Forks
 
 Span = list[float]
 
@@ -19,10 +20,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def user(place: Path) -> Iterator[Client]:
+def user(place: Path, forks: Forks) -> Iterator[Client]:
     settings = {**SETTINGS, "queues.max_concurrency": ("narrow=1", "wide"), "storage.root": str(place / "storage")}
     with Backend(settings) as backend:
-        yield Client(backend, place / "home", "flytesnacks")
+        yield Client(backend, place / "home", "flytesnacks", forks=forks)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.sdk.conftest import Client, Said
+from tests.sdk.forks import Forks
 
 DOMAIN = """
 environment_variables:
@@ -26,9 +27,9 @@ SCOPE = ["--domain", "development", "--project", "settled"]
 
 
 @pytest.fixture(scope="module")
-def user(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Client:
+def user(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Client:
     flyte_backend.create_project("settled")
-    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "settled")
+    return Client(flyte_backend, tmp_path_factory.mktemp("user") / "home", "settled", forks=forks)
 
 
 @pytest.fixture(scope="module")
