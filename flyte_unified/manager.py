@@ -142,6 +142,7 @@ class Manager:
             clock=clock,
             require_domain=self.projects.domains.check,
             require_project=self.projects.check,
+            queues=self._queues,
         )
         creator = self._creator(tasks, clock)
         self._apps = self._apps_here(clock)

@@ -6,14 +6,17 @@ from flyteidl2.settings import settings_definition_pb2 as idl
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.quantities import quantity
+from flyte_unified.core.queues import Queues
 from flyte_unified.plugins.pods import metadata
 from flyte_unified.plugins.pods.config import is_object_name
 from flyte_unified.settings_service.resolve import VALUE, leaves
 
+_MOST = (1 << 32) - 1
+"""What a run's spec has room for"""
 _OBJECTS = frozenset({"security.service_account", "pod_template_name"})
 
 
-def stored(settings: idl.Settings) -> bytes:
+def stored(settings: idl.Settings, queues: Queues) -> bytes:
     """What is kept of ``settings``: those that are set or unset. Raises InvalidArgument naming the setting that is wrong."""
     kept = idl.Settings()
     kept.CopyFrom(settings)
@@ -23,6 +26,8 @@ def stored(settings: idl.Settings) -> bytes:
             _check(name, setting)
         elif setting.state not in idl.SettingState.values():
             raise InvalidArgument(f"settings.{name}.state: there is no state {setting.state}")
+    if settings.run.default_queue.state == VALUE:
+        queues.check(settings.run.default_queue.string_value, field="settings.run.default_queue")
     return bytes(kept.SerializeToString(deterministic=True))
 
 
@@ -31,8 +36,8 @@ def _check(name: str, setting: object) -> None:
     match setting:
         case idl.QuantitySetting():
             quantity(setting.quantity_value, field=field)
-        case idl.Int64Setting() if setting.int_value < 0:
-            raise InvalidArgument(f"{field} is {setting.int_value}; 0 or more are expected")
+        case idl.Int64Setting() if not 0 <= setting.int_value <= _MOST:
+            raise InvalidArgument(f"{field} is {setting.int_value}; 0 or more are expected, and at most {_MOST}")
         case idl.StringSetting() if name in _OBJECTS and not is_object_name(setting.string_value):
             raise InvalidArgument(f"{field}: {setting.string_value[:128]!r} is no name of an object in Kubernetes")
         case idl.StringMapSetting() if name == "labels":

@@ -14,6 +14,7 @@ from flyteidl2.task import run_pb2
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from flyte_unified.core.ids import scope_part
+from flyte_unified.core.queues import Queues
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.settings_service import apply, checks, store
 from flyte_unified.settings_service.resolve import DOMAIN, ORG, PROJECT, resolved
@@ -26,7 +27,10 @@ _NEVER = 1 << 62
 
 
 class ScopedSettings:
-    """``require_domain``, which is told the field, and ``require_project`` raise NotFound for what does not exist."""
+    """``queues`` are those that may be set.
+
+    ``require_domain``, which is told the field, and ``require_project`` raise NotFound for what does not exist.
+    """
 
     def __init__(
         self,
@@ -35,11 +39,13 @@ class ScopedSettings:
         clock: Clock,
         require_domain: Callable[[str, str], Awaitable[None]],
         require_project: Callable[[str, str], Awaitable[None]],
+        queues: Queues,
     ) -> None:
         self._database = database
         self._clock = clock
         self._require_domain = require_domain
         self._require_project = require_project
+        self._queues = queues
         self._resolved: dict[Scope, idl.Settings] = {}
         self._changes = 0
 
@@ -54,7 +60,7 @@ class ScopedSettings:
 
     async def create(self, key: idl.SettingsKey, settings: idl.Settings) -> Record:
         """Raises AlreadyExists; NotFound for the scope; InvalidArgument naming the field."""
-        scope, content = await self._scope(key), checks.stored(settings)
+        scope, content = await self._scope(key), checks.stored(settings, self._queues)
         added = await self._write(lambda: store.add(scope, content, at=self._clock.now()), scope)
         (present,) = await self._database.read(lambda: store.get([scope]))
         if not added and (present.version, present.settings) != (1, content):
@@ -63,7 +69,7 @@ class ScopedSettings:
 
     async def update(self, key: idl.SettingsKey, settings: idl.Settings, *, version: int) -> Record:
         """Replaces all of a scope's own. Raises NotFound; FailedPrecondition where ``version`` is not the present one."""
-        scope, content = await self._scope(key), checks.stored(settings)
+        scope, content = await self._scope(key), checks.stored(settings, self._queues)
         if version == 0:
             raise InvalidArgument("version must be set, to the one that was read; CreateSettings makes the first")
         seen = min(version, _NEVER)

@@ -201,7 +201,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         clock=clock,
         require_project=require_project,
         complete=ScopedSettings(
-            database=database, clock=clock, require_domain=require_project, require_project=require_project
+            database=database, clock=clock, require_domain=require_project, require_project=require_project, queues=queues
         ).complete,
         queues=queues,
         notifications=notifications,

@@ -12,6 +12,7 @@ from flyteidl2.task import run_pb2
 
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from flyte_unified.core.queues import Queues
 from flyte_unified.db.api import Database, Notice
 from flyte_unified.settings_service.handlers import SettingsHandlers
 from flyte_unified.settings_service.service import ScopedSettings
@@ -35,7 +36,14 @@ async def _require(project: str, domain: str) -> None:
 
 @pytest.fixture
 def settings(database: Database, clock: ManualClock) -> ScopedSettings:
-    return ScopedSettings(database=database, clock=clock, require_domain=_require_domain, require_project=_require)
+    return _settings(database, clock)
+
+
+def _settings(database: Database, clock: ManualClock) -> ScopedSettings:
+    queues = Queues(("org", "domain", "own", "new", "queue", "mine"))
+    return ScopedSettings(
+        database=database, clock=clock, require_domain=_require_domain, require_project=_require, queues=queues
+    )
 
 
 @pytest.fixture
@@ -137,6 +145,8 @@ async def test_who_writes_must_have_read(handlers: SettingsHandlers) -> None:
         (idl.SettingsKey(project="p"), {}, "key.domain is empty"),
         (ORG, {"task_resource": {"min": {"cpu": {**VALUE, "quantity_value": "many"}}}}, r"settings.task_resource.min.cpu"),
         (ORG, {"run": {"max_action_concurrency": {**VALUE, "int_value": -1}}}, "max_action_concurrency is -1"),
+        (ORG, {"run": {"max_action_concurrency": {**VALUE, "int_value": 1 << 32}}}, "at most 4294967295"),
+        (ORG, {"run": {"default_queue": text("gup")}}, "settings.run.default_queue: there is no queue 'gup'"),
         (ORG, {"labels": entries(**{"no label!": "x"})}, "settings.labels"),
         (ORG, {"annotations": entries(**{"no key!": "x"})}, "settings.annotations"),
         (ORG, {"environment_variables": entries(**{"A=B": "x"})}, "settings.environment_variables"),
@@ -226,7 +236,7 @@ async def test_a_change_is_for_the_next_run(
     settings: ScopedSettings, handlers: SettingsHandlers, database: Database, clock: ManualClock
 ) -> None:
     """On this server at once, on another as soon as it is told."""
-    other = ScopedSettings(database=database, clock=clock, require_domain=_require_domain, require_project=_require)
+    other = _settings(database, clock)
     assert (await _completed(settings)).queue == (await _completed(other)).queue == ""
     await _create(handlers, ORG, run={"default_queue": text("new")})
     assert (await _completed(settings)).queue == "new"

@@ -273,7 +273,11 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         clock=clock,
         require_project=projects.check,
         complete=ScopedSettings(
-            database=database, clock=clock, require_domain=projects.domains.check, require_project=projects.check
+            database=database,
+            clock=clock,
+            require_domain=projects.domains.check,
+            require_project=projects.check,
+            queues=Queues(),
         ).complete,
         queues=Queues(),
         notifications=Notifications(names=Names()),
