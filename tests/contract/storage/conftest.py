@@ -57,14 +57,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session", autouse=True)
 def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
-    """The same of Google's and Azure's. Their variables are this process's, as obstore looks there."""
+    """The same of Google's and Azure's."""
     with ExitStack() as stack:
-        made = {name: stack.enter_context(getattr(cloud_servers, name)(tmp_path_factory.mktemp(name))) for name in CLOUDS}
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for server in made.values():
-            for name, value in server.environment.items():
-                patch.setenv(name, value)
-        yield made
+        yield {name: stack.enter_context(getattr(cloud_servers, name)(tmp_path_factory.mktemp(name))) for name in CLOUDS}
+
+
+@pytest.fixture(autouse=True)
+def _ways(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How to reach them: obstore looks into the environment."""
+    for server in clouds.values():
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

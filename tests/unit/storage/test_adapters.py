@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from flyte_unified.cli.config import shown
 from flyte_unified.core.clock import SystemClock
 from flyte_unified.core.errors import FailedPrecondition
-from flyte_unified.settings import SettingsError, load
+from flyte_unified.settings import SettingsError, load, shown
 from flyte_unified.storage.adapters import BUNDLES, DATA, Chosen, choose
 from flyte_unified.storage.local import LocalStore
 
@@ -97,6 +96,13 @@ def test_a_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(FailedPrecondition, match=rf"needs {library}: pip install 'flyte-unified\[cluster\]'"):
         chosen(tmp_path, root=root)
+
+
+def test_tasks_are_told_where_a_clouds_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account and the endpoint of the server's environment; its key is not for pods."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aGlkZGVu")
+    assert chosen(tmp_path, root="abfs://container/prefix").environment == {"AZURE_STORAGE_ACCOUNT_NAME": "account"}
 
 
 def test_the_secret_is_not_shown(tmp_path: Path) -> None:
