@@ -13,7 +13,7 @@ from flyteidl2.logs.dataplane import payload_pb2
 
 from flyte_unified.apps.api import Output
 from flyte_unified.apps.model import App, AppKey
-from flyte_unified.apps.service import Apps, key_of
+from flyte_unified.apps.service import Apps, key_of, optional
 from flyte_unified.core.clock import timestamp
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import InvalidArgument
@@ -148,10 +148,11 @@ def _target(message: payload.WatchRequest) -> Callable[[App], bool]:
             wanted = key_of(message.app_id, field="app_id")
             return lambda app: app.key == wanted
         case "project":
-            project, domain = message.project.name, message.project.domain
+            project = optional(message.project.name, field="project.name")
+            domain = optional(message.project.domain, field="project.domain")
             return lambda app: app.key.project == project and domain in ("", app.key.domain)
         case "cluster_id":
-            name = message.cluster_id.name
+            name = optional(message.cluster_id.name, field="cluster_id.name")
             return lambda app: bool(app.spec.cluster == name)
         case "org":
             return lambda _: True

@@ -162,12 +162,14 @@ class Apps:
 
     async def page(self, message: payload.ListRequest) -> tuple[list[App], str, int]:
         """One page, the newest first if nothing else is asked, the token of the next, and the number of all, if wanted."""
-        scope = {"project": message.project.name, "domain": message.project.domain, "cluster": message.cluster_id.name}
+        scope = {
+            "project": optional(message.project.name, field="project.name"),
+            "domain": optional(message.project.domain, field="project.domain"),
+            "cluster": optional(message.cluster_id.name, field="cluster_id.name"),
+        }
         if message.HasField("artifact"):
-            wanted = message.artifact
-            scope["artifact"] = f"{wanted.project}/{wanted.domain}/{wanted.name}@" + (
-                f"{wanted.version}\n" if wanted.version else ""
-            )
+            of = message.artifact
+            scope["artifact"] = f"{of.project}/{of.domain}/{of.name}@" + (f"{of.version}\n" if of.version else "")
         asked = listing(
             message.request,
             store.KIND,
@@ -231,8 +233,7 @@ class Apps:
 
     async def lease(self, cluster: str) -> AsyncGenerator[list[App]]:
         """The apps that are pinned to ``cluster``, then each that changes, until the server stops."""
-        if not cluster:
-            raise InvalidArgument("id.name is empty")
+        scope_part(cluster, field="id.name")
         for app in await self._database.read(store.everything):
             if app.spec.cluster == cluster and app.phase == Phase.DEPLOYMENT_STATUS_UNASSIGNED:
                 await self._observe(app.key, app.deployment, Told(phase=Phase.DEPLOYMENT_STATUS_ASSIGNED))
@@ -303,8 +304,7 @@ class Apps:
         return self._launcher.site(key)
 
     def _check(self, spec: idl.Spec) -> None:
-        if spec.cluster:
-            scope_part(spec.cluster, field="app.spec.cluster")
+        optional(spec.cluster, field="app.spec.cluster")
         if self._launcher is None and not spec.cluster:
             raise Unimplemented(
                 "apps run where tasks are local processes (execution.launcher: processes); in a cluster this server runs none. "
@@ -320,6 +320,11 @@ def key_of(message: idl.Identifier, *, field: str) -> AppKey:
     return AppKey(
         scope_part(message.project, field=f"{field}.project"), scope_part(message.domain, field=f"{field}.domain"), name
     )
+
+
+def optional(value: str, *, field: str) -> str:
+    """A project's, a domain's or a cluster's name, where there is one. Raises InvalidArgument."""
+    return scope_part(value, field=field) if value else ""
 
 
 def _told(status: idl.Status) -> Told | None:
