@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flyte_unified.core.errors import FailedPrecondition, FlyteUnifiedError, InvalidArgument, NotFound
+from flyte_unified.core.errors import FailedPrecondition, InvalidArgument, NotFound
 
 
 def add_to(verbs: Any) -> None:
@@ -74,8 +74,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     try:
         return asyncio.run(container.run(_transfer(), plan, container.handed(os.environ)))
-    except FlyteUnifiedError as error:  # a fault of ours, and not the container's exit
-        sys.stderr.write(f"flyte-unified: {error.message}\n")
+    except Exception as error:  # a fault of ours, which no exit code may take for the container's
+        sys.stderr.write(f"flyte-unified: {type(error).__name__}: {error}\n")
         signal.raise_signal(signal.SIGABRT)
         raise
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ _ENGINES = (
     *("BUILDAH_", "CONTAINER", "DBUS_", "DOCKER_", "HTTP", "HOME", "LD_", "NO_PROXY", "PATH", "PODMAN_", "REGISTRY_"),
     *("STORAGE_", "TMPDIR", "USER", "XDG_", "http", "no_proxy"),
 )
-"""Prefixes of variables that podman and docker read themselves: the container's are told on the command line."""
+"""Prefixes of variables that podman and docker read themselves: the container's are told on the command line, but no secret."""
 
 
 class Contained(NamedTuple):
@@ -67,7 +68,7 @@ class Containers:
         note = {"engine": engine.path, "name": name, "private": str(private or "")}
         await asyncio.to_thread(_lay_out, directory, note, private, files)
         variables = {**work.environment, **work.system, **secrets}
-        own = {key: value for key, value in variables.items() if key.startswith(_ENGINES)}
+        own = {key: value for key, value in variables.items() if key.startswith(_ENGINES) and key not in secrets}
         words = [
             *("--log-driver=none", "--security-opt=label=disable", f"--volume={directory}/outputs:{work.outputs}"),
             *([f"--volume={directory}/inputs:{work.inputs}"] if work.inputs else []),
@@ -94,10 +95,10 @@ class Containers:
         except FileNotFoundError:
             return
         quiet = asyncio.subprocess.DEVNULL
-        removing = await asyncio.create_subprocess_exec(
-            *(note["engine"], "rm", "--force", note["name"]), cwd="/", stdin=quiet, stdout=quiet, stderr=quiet
-        )
-        await removing.wait()
+        command = (note["engine"], "rm", "--force", note["name"])
+        with suppress(FileNotFoundError):  # an engine that was taken away has nothing that runs
+            removing = await asyncio.create_subprocess_exec(*command, cwd="/", stdin=quiet, stdout=quiet, stderr=quiet)
+            await removing.wait()
         if note["private"]:
             await asyncio.to_thread(shutil.rmtree, note["private"], ignore_errors=True)
         (directory / NOTE).unlink(missing_ok=True)

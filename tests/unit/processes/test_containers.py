@@ -37,7 +37,7 @@ async def prepared(engine: Engine, directory: Path, *, gpus: tuple[int, ...] = (
         Container(**{**facts, **work}),  # type: ignore[arg-type]  # fields of Container
         directory / "work",
         gpus=gpus,
-        secrets={"TOKEN": "hush"},
+        secrets={"TOKEN": "hush", "DOCKER_PASSWORD": "hush"},
         files=files,
         environment=engine.environment,
     )
@@ -56,7 +56,7 @@ async def test_the_engine_is_told_all_but_values(tmp_path: Path) -> None:
     assert told[-2:] == ("img", "go")
     assert {"--env=A", "--env=TOKEN", "--env=PATH=/mine", "--entrypoint=sh"} <= set(told)
     assert {f"--volume={tmp_path}/work/inputs:/in", f"--volume={tmp_path}/work/outputs:/out"} <= set(told)
-    assert work.variables == {f"{HANDED}A": "a\nb", f"{HANDED}TOKEN": "hush"}
+    assert work.variables == {f"{HANDED}A": "a\nb", f"{HANDED}TOKEN": "hush", f"{HANDED}DOCKER_PASSWORD": "hush"}
     assert "hush" not in " ".join(work.command)
 
 
