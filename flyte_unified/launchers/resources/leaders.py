@@ -73,6 +73,7 @@ class Leaders:
             pods.pop(name, None)
         else:
             pods[name] = pod
+            self._refusals.pop(of, None)
         if not pods:
             del self._pods[of]
         self._on_change(*of)
