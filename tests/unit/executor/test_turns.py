@@ -258,13 +258,19 @@ class AnyTraffic(RuleBasedStateMachine):
         )
 
     def reason(self, found: ActionKey, claim: Claim) -> bool:
-        """Why it waits: its queue, its run, GPUs, or the machine."""
+        """Why it waits: its queue, its run, GPUs, the machine, or somebody before it who waits for the machine."""
         taken = sum(held.gpu for held in self.held.values())
         return (
             (claim.queue in self.queues and self.computing(queue=claim.queue) >= self.queues[claim.queue])
             or self.computing(run=found.run) >= (claim.run_bound or 99)
             or claim.gpu + taken > len(self.slots.capacity.gpus)
-            or (claim.process and self.full())
+            or (self.full() and (claim.process or self.shared(found, claim)))
+        )
+
+    def shared(self, found: ActionKey, claim: Claim) -> bool:
+        """Whether a process waits under one of its bounds."""
+        return any(
+            other.process and (other.queue == claim.queue or where.run == found.run) for where, other in self.waiting.items()
         )
 
     def full(self) -> bool:
