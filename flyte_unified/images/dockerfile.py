@@ -16,7 +16,7 @@ from flyteidl2.imagebuilder import definition_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import variable
-from flyte_unified.images.layers import installs_root, options, poetry_arguments
+from flyte_unified.images.layers import exactly, installs_root, options, poetry_arguments
 from flyte_unified.plugins import secrets as names
 
 _PYTHON = "/opt/venv/bin/python"
@@ -87,7 +87,7 @@ def _wheels(layer: definition_pb2.PythonWheels) -> Iterator[str]:
     """What the package needs, then the very wheel, whatever an index has under its name."""
     install = f"{_install(layer.options)} --find-links /tmp/dist"
     package = shlex.quote(layer.package_name)
-    exact = f"{install} --no-deps --no-index --reinstall {package}"
+    exact = f"{install} {' '.join(exactly(layer.options))} {package}"
     yield _run(f"{install} {package} && {exact}", layer.secret_mounts, _CACHE, _bind(layer.dir, "/tmp/dist"))
 
 

@@ -176,8 +176,7 @@ def _wheels(layer: definition_pb2.PythonWheels, places: Places) -> Iterator[Step
     found = ("--find-links", _within(places, layer.dir))
     secrets = tuple(layer.secret_mounts)
     yield Run(argv=_install(places, layer.options, *found, layer.package_name), secrets=secrets)
-    exact = (*found, "--no-deps", "--no-index", "--reinstall", layer.package_name)
-    yield Run(argv=_install(places, layer.options, *exact), secrets=secrets)
+    yield Run(argv=_install(places, layer.options, *found, *exactly(layer.options), layer.package_name), secrets=secrets)
 
 
 def _uv_project(layer: definition_pb2.UVProject, places: Places) -> Iterator[Step]:
@@ -224,6 +223,12 @@ def options(asked: definition_pb2.PipOptions) -> list[str]:
     for url in asked.extra_index_urls:
         found += ["--extra-index-url", url]
     return [*found, *(["--prerelease=allow"] if asked.pre else []), *shlex.split(asked.extra_args)]
+
+
+def exactly(asked: definition_pb2.PipOptions) -> list[str]:
+    """Arguments of uv that have it install the wheel that it finds, and nothing else. None may be said twice."""
+    said = options(asked)
+    return [argument for argument in ("--no-deps", "--no-index", "--reinstall") if argument not in said]
 
 
 def poetry_arguments(extra: str) -> list[str]:

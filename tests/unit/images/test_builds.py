@@ -127,6 +127,17 @@ def test_a_version_of_python_that_nobody_has(bench: Workbench) -> None:
     assert f"python_version=({sys.version_info[0]}, {sys.version_info[1]})" in built.error.message
 
 
+def test_the_very_wheel_is_installed(bench: Workbench) -> None:
+    """The one that the client sent, with whatever options beside."""
+    options = {"extra_args": "--no-index"}
+    sent = bench.directory / "dist"
+    wheel(sent, "snowdrop", "1.5", {"snowdrop.py": "VERSION = 'mine'\n"})
+    layer = {"python_wheels": {"dir": str(sent.relative_to(bench.directory)), "package_name": "snowdrop", "options": options}}
+    files = {str(path.relative_to(bench.directory)): path.read_bytes() for path in sent.iterdir()}
+    assert bench.build(bench.packages(), layer, files=files).code == 0
+    assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "mine"
+
+
 def test_a_secret_of_a_layer_is_a_variable(bench: Workbench) -> None:
     """Its program has it; the log and the error have not."""
     given = {variable(TOKEN): "s3cr3t"}

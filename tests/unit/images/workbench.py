@@ -119,7 +119,7 @@ class Workbench:
         *layers: dict[str, Any],
         name: str = "snow:1",
         python: str = "",
-        files: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
     ) -> tuple[Path, subprocess.Popen[str]]:
@@ -190,11 +190,12 @@ def _text(value: str) -> literals_pb2.Literal:
     return literal
 
 
-def _archive(files: Mapping[str, str]) -> bytes:
+def _archive(files: Mapping[str, str | bytes]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for name, text in files.items():
+        for name, said in files.items():
+            data = said.encode() if isinstance(said, str) else said
             entry = tarfile.TarInfo(name)
-            entry.size = len(text.encode())
-            tar.addfile(entry, io.BytesIO(text.encode()))
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
     return content.getvalue()
