@@ -47,17 +47,36 @@ def full(waiting: int) -> str:
     return f"{waiting} writes wait for the database; at most database.queue_limit may"
 
 
-def perform(connection: Connection, batch: Sequence[Job]) -> None:
+def execute(connection: Connection, statement: Statement) -> tuple[Result[Any], bool]:
+    """The result of one statement, and whether something was written."""
+    if not isinstance(statement, tuple):
+        return connection.execute(statement), not isinstance(statement, Select)
+    what, values = statement
+    if not isinstance(what, Each):
+        return connection.execute(what, values), not isinstance(what, Select)
+    if what.reads and isinstance(values, Mapping):
+        return connection.execute(what.one, values), False
+    results = [connection.execute(what.one, row) for row in ((values,) if isinstance(values, Mapping) else values)]
+    if what.silent:
+        return results[-1], True
+    rows = [row for result in results for row in result]
+    return what.answer(rows), bool(rows) and not what.reads
+
+
+Execute = Callable[[Connection, Statement], tuple[Result[Any], bool]]
+
+
+def perform(connection: Connection, batch: Sequence[Job], *, execute: Execute = execute) -> None:
     """Runs every job in the transaction under way; one that is refused before it has written keeps its error."""
     for job in batch:
         job.result = job.error = None
         try:
-            job.result = drive(connection, job.work)
+            job.result = drive(connection, job.work, execute=execute)
         except FlyteUnifiedError as error:
             job.error = error
 
 
-def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
+def drive(connection: Connection, work: Callable[[], Work[T]], *, execute: Execute = execute) -> T:
     """The result of ``work``. Raises DirtyError in place of an error of ours when something was written before it."""
     steps = work()
     dirty = False
@@ -73,22 +92,6 @@ def drive(connection: Connection, work: Callable[[], Work[T]]) -> T:
         if dirty:
             raise DirtyError from error
         raise
-
-
-def execute(connection: Connection, statement: Statement) -> tuple[Result[Any], bool]:
-    """The result of one statement, and whether something was written."""
-    if not isinstance(statement, tuple):
-        return connection.execute(statement), not isinstance(statement, Select)
-    what, values = statement
-    if not isinstance(what, Each):
-        return connection.execute(what, values), not isinstance(what, Select)
-    if what.reads and isinstance(values, Mapping):
-        return connection.execute(what.one, values), False
-    results = [connection.execute(what.one, row) for row in ((values,) if isinstance(values, Mapping) else values)]
-    if what.silent:
-        return results[-1], True
-    rows = [row for result in results for row in result]
-    return what.answer(rows), bool(rows) and not what.reads
 
 
 def refusal(error: Exception) -> Exception:

@@ -25,6 +25,7 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
 from flyte_unified.db.api import Notice, Work
 from flyte_unified.db.batches import CLOSED, Job, deliver, drive, full, perform, refusal
+from flyte_unified.db.direct import driver_of, execute
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ class SQLiteDatabase:
             self._reading.append(connection)
         connection.exec_driver_sql("BEGIN")
         try:
-            return drive(connection, work)
+            return drive(connection, work, execute=execute)
         finally:
             connection.exec_driver_sql("ROLLBACK")
 
@@ -147,25 +148,21 @@ class SQLiteDatabase:
 def _transaction(connection: Connection, batch: list[Job]) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        perform(connection, batch)
+        perform(connection, batch, execute=execute)
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        if _in_transaction(connection):  # SQLite has rolled back by itself when the disk is full
+        if driver_of(connection).in_transaction:  # SQLite has rolled back by itself when the disk is full
             connection.exec_driver_sql("ROLLBACK")
         raise
 
 
-def _in_transaction(connection: Connection) -> bool:
-    raw = connection.connection.driver_connection
-    return isinstance(raw, sqlite3.Connection) and raw.in_transaction
-
-
 def _plain(error: Exception) -> Exception:
     """What the caller of a single failed piece of work is told."""
-    if not isinstance(error, DBAPIError):
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, sqlite3.Error):
         return refusal(error)
-    disk_full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    wrapped = (ResourceExhausted if disk_full else Internal)(f"the database refused a statement: {error.orig}")
+    disk_full = getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    wrapped = (ResourceExhausted if disk_full else Internal)(f"the database refused a statement: {cause}")
     wrapped.__cause__ = error
     return wrapped
 
