@@ -66,21 +66,22 @@ def apply(action: Action, move: Move, *, now: Micros) -> Action | None:
         if action.action_type is ActionType.TASK:
             _stop(record, move.to, move.error.message if move.error is not None else move.reason, at)
         at = _enter(record, move.to, at)
-    after = replace(
-        action,
-        phase=move.to,
-        cache_status=action.cache_status if move.cache_status is None else move.cache_status,
-        started_at=at if move.to == Phase.RUNNING and action.started_at is None else action.started_at,
-        ended_at=at if move.to.terminal else None,
-        not_before=None if move.to != Phase.QUEUED else action.not_before,
-        output_uri=move.output_uri or action.output_uri,
-        error=move.error.SerializeToString() if move.error is not None else action.error,
-        reason=move.reason or action.reason,
-        principal=move.principal or action.principal,
-        value=move.value if move.value is not None else action.value,
-        record=record.SerializeToString(),
-    )
-    return replace(after, version=action.version + 1, updated_at=now) if after != action else None
+    changes = {
+        "phase": move.to,
+        "cache_status": action.cache_status if move.cache_status is None else move.cache_status,
+        "started_at": at if move.to == Phase.RUNNING and action.started_at is None else action.started_at,
+        "ended_at": at if move.to.terminal else None,
+        "not_before": None if move.to != Phase.QUEUED else action.not_before,
+        "output_uri": move.output_uri or action.output_uri,
+        "error": move.error.SerializeToString() if move.error is not None else action.error,
+        "reason": move.reason or action.reason,
+        "principal": move.principal or action.principal,
+        "value": move.value if move.value is not None else action.value,
+        "record": record.SerializeToString(),
+    }
+    if all(getattr(action, name) == value for name, value in changes.items()):
+        return None
+    return replace(action, **changes, version=action.version + 1, updated_at=now)
 
 
 def retry(action: Action, move: Retry, *, now: Micros) -> tuple[Action, run_definition_pb2.ActionAttempt] | None:

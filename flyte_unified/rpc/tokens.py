@@ -10,12 +10,14 @@ import base64
 import getpass
 import hashlib
 import hmac
+from functools import lru_cache
 
 from flyte_unified.core.context import Headers, Identity
 from flyte_unified.core.errors import PermissionDenied
 from flyte_unified.core.ids import RunKey
 
 _HASH_BYTES = 16
+_REMEMBERED = 512
 
 
 class RunTokens:
@@ -24,9 +26,10 @@ class RunTokens:
     def __init__(self, key: bytes, *, subject: str = "") -> None:
         self._key = hashlib.sha256(b"run token" + key).digest()
         self._subject = subject or getpass.getuser()
+        self.token = lru_cache(_REMEMBERED)(self._token)
+        """Of a run, fit for one segment of a path. Each of its children has it, and each of their calls brings it."""
 
-    def token(self, run: RunKey) -> str:
-        """Fit for one segment of a path."""
+    def _token(self, run: RunKey) -> str:
         text = ",".join(run).encode()
         return _encode(self._hash(text) + text)
 

@@ -24,6 +24,8 @@ _RESOURCES = {
 
 def complete(spec: run_pb2.RunSpec, settings: idl.Settings) -> None:
     """Gives ``spec`` what it does not say."""
+    if not settings.ByteSize():  # nothing is set, as with most
+        return
     spec.queue = spec.queue or _text(settings.run.default_queue)
     if not spec.max_action_concurrency and settings.run.max_action_concurrency.state == VALUE:
         spec.max_action_concurrency = settings.run.max_action_concurrency.int_value

@@ -7,6 +7,7 @@ in a cluster. Nothing is written in place: an object is whole or absent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from mimetypes import MimeTypes
@@ -17,6 +18,8 @@ from flyte_unified.core.errors import InvalidArgument
 
 _TYPES = MimeTypes(filenames=())
 """Python's own table: the machine's would make the answer depend on the machine."""
+_ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters and lone surrogates"""
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 1024
 
@@ -105,7 +108,7 @@ def checked_path(path: str, *, field: str) -> str:
     encoded = path.encode("utf-8", "surrogatepass")
     if any(part in ("", ".", "..") for part in parts):
         raise InvalidArgument(f"{field}: {path[:128]!r} must be a relative path without empty, '.' or '..' parts")
-    if any(ord(character) < 32 or ord(character) == 127 or "\ud800" <= character <= "\udfff" for character in path):
+    if _ODD.search(path):
         raise InvalidArgument(f"{field}: {path[:128]!r} holds a control character or a lone surrogate")
     if len(encoded) > _MAX_PATH_BYTES or any(len(part.encode("utf-8")) > _MAX_NAME_BYTES for part in parts):
         raise InvalidArgument(
