@@ -139,6 +139,7 @@ runs = Table(
     Column("trigger_type", Integer),
     PrimaryKeyConstraint("project", "domain", "run"),
     Index("ix_runs_request_id", "project", "domain", "request_id", unique=True),
+    Index("ix_runs_people", "project", "domain", "created_by", "created_at", "run"),
     Index(
         "ix_runs_triggers",
         "project",
@@ -150,6 +151,19 @@ runs = Table(
         **_only("trigger_name IS NOT NULL"),
     ),
 )
+
+run_labels = Table(
+    "run_labels",
+    metadata,
+    *_scope(),
+    Column("key", _TEXT, nullable=False),
+    Column("value", _TEXT, nullable=False),
+    Column("created_at", BigInteger, nullable=False, comment="of the run"),
+    Column("run", _string(30), nullable=False),
+    PrimaryKeyConstraint("project", "domain", "key", "value", "created_at", "run"),
+    Index("ix_run_labels_keys", "project", "domain", "key", "created_at", "run"),
+)
+"""What ``runs.labels`` says, for lists."""
 
 triggers = Table(
     "triggers",
@@ -262,13 +276,28 @@ actions = Table(
     Column("state", _TEXT, nullable=False, server_default="", comment="what StateService.Put stored"),
     Column("record", LargeBinary, nullable=False, comment="the latest attempt, flyteidl2.workflow.ActionAttempt"),
     Column("reported", BigInteger, comment="of a tracked run: its client's latest version; NULL: carried out here"),
+    Column("outcome", Integer, nullable=False, server_default="0", comment="the phase in which it ended; 0: it lives"),
     PrimaryKeyConstraint("project", "domain", "run", "name"),
     ForeignKeyConstraint(["project", "domain", "run"], ["runs.project", "runs.domain", "runs.run"]),
-    # Not in the order of the primary key: Postgres, which thinks little of runs' sizes, would take it for that.
-    Index("ix_actions_children", "parent", "run", "domain", "project", "created_at"),
+    # Not in the order of the primary key: Postgres, which thinks little of runs' sizes, would take it for that. Without the
+    # roots, whose order SQLite would rather look up here and sort.
+    Index("ix_actions_children", "parent", "run", "domain", "project", "created_at", **_only("parent IS NOT NULL")),
     Index("ix_actions_roots", "project", "domain", "created_at", "run", **_only("parent IS NULL")),
+    # Of the outcome and not of the phase: what changes at the end alone costs the moves before it nothing.
+    Index("ix_actions_outcomes", "project", "domain", "outcome", "created_at", "run", **_only("parent IS NULL")),
+    Index("ix_actions_names", "project", "domain", "task_name", "created_at", "run", **_only("parent IS NULL")),
     Index("ix_actions_newest", "created_at", "project", "domain", "run", **_only("parent IS NULL")),
-    Index("ix_actions_tasks", "task_project", "task_domain", "task_name", "created_at", **_only("parent IS NULL")),
+    Index(
+        "ix_actions_tasks",
+        "task_project",
+        "task_domain",
+        "task_name",
+        "created_at",
+        "project",
+        "domain",
+        "run",
+        **_only("parent IS NULL"),
+    ),
     Index(
         "ix_actions_task_versions",
         "task_project",
@@ -276,6 +305,9 @@ actions = Table(
         "task_name",
         "task_version",
         "created_at",
+        "project",
+        "domain",
+        "run",
         **_only("parent IS NULL"),
     ),
     Index("ix_actions_live", "created_at", **_only("ended_at IS NULL")),

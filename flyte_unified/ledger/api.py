@@ -18,9 +18,10 @@ from flyte_unified.ledger.model import (
 )
 from flyte_unified.ledger.moves import apply, error_info, first_record, record_of
 from flyte_unified.ledger.records import merge
+from flyte_unified.ledger.rows import action_from, run_from
 from flyte_unified.ledger.service import Beside, Ledger
 from flyte_unified.ledger.signals import check_signal, signal
-from flyte_unified.ledger.store import EXECUTOR, action_from, run_from
+from flyte_unified.ledger.store import EXECUTOR
 
 __all__ = [
     "EXECUTOR",

@@ -52,6 +52,7 @@ class Run:
     start_time: Micros
     created_by: str
     created_at: Micros
+    """As the root's, so that an index of either table has a list's order."""
     trigger_task: str | None = None
     trigger_name: str | None = None
     """What started it: a trigger of its own project and domain; None where none did."""
@@ -112,6 +113,11 @@ class Action:
     @property
     def terminal(self) -> bool:
         return self.phase.terminal
+
+    @property
+    def outcome(self) -> int:
+        """The phase in which it ended; 0 while it lives."""
+        return int(self.phase) if self.phase.terminal else 0
 
     @property
     def user_failures(self) -> int:

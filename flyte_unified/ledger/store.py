@@ -30,10 +30,10 @@ from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Work
 from flyte_unified.db.each import Each, Given
-from flyte_unified.db.tables import actions, attempts, leadership, runs, task_specs
+from flyte_unified.db.tables import actions, attempts, leadership, run_labels, runs, task_specs
 from flyte_unified.db.upsert import insert_new, insert_or_update, new
-from flyte_unified.ledger import moves
-from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Report, Retry, Run, TaskId
+from flyte_unified.ledger import moves, rows
+from flyte_unified.ledger.model import Action, ActionType, Move, NewRun, Report, Retry, Run
 
 EXECUTOR = "executor"
 """The name under which ``leadership`` notes who carries actions to their end: its epoch fences moves."""
@@ -51,7 +51,6 @@ _HOLD = select(actions).where(_ONE).with_for_update(read=True)
 _ADD_ROOT = insert_new(actions)
 _ADD_REPORTED = _ADD_ROOT.returning(actions.c.name)
 
-_COLUMNS = [column.name for column in actions.columns]
 _PLACE = ("project", "domain", "run", "name")
 _RUN_PLACE = _PLACE[:3]
 _MOVED = (
@@ -72,6 +71,7 @@ _MOVED = (
     "value",
     "record",
     "reported",
+    "outcome",
 )
 
 
@@ -98,11 +98,11 @@ def _add_child(given: Given) -> Insert:
     when it began before (SQLite has one writer).
     """
     above = actions.alias("above")
-    values = [above.c.depth + 1 if name == "depth" else given["_" + name] for name in _COLUMNS]
+    values = [above.c.depth + 1 if name == "depth" else given["_" + name] for name in rows.COLUMNS]
     place = and_(*(above.c[name] == given["_" + name] for name in _RUN_PLACE), above.c.name == given["_parent"])
     ours = above.c.ended_at.is_(None) & above.c.reported.is_(None)
     live = select(*values).where(place, ours).with_for_update(read=True, of=above)
-    return insert_new(actions).from_select(_COLUMNS, live).returning(*(actions.c[name] for name in _PLACE), actions.c.depth)
+    return insert_new(actions).from_select(rows.COLUMNS, live).returning(*(actions.c[name] for name in _PLACE), actions.c.depth)
 
 
 def _update(given: Given) -> Update:
@@ -135,7 +135,7 @@ _LIVE_CHILDREN = Each(
     values=_types(*_RUN_PLACE, "parent", prefix="_"),
     key={"_" + name: name for name in (*_RUN_PLACE, "parent")},
 )
-_ADD_CHILD = Each(_add_child, values=_types(*_COLUMNS, prefix="_"), key=_KEY)
+_ADD_CHILD = Each(_add_child, values=_types(*rows.COLUMNS, prefix="_"), key=_KEY)
 _ADD_KNOWN_CHILD = Each(_add_child, values=_ADD_CHILD.values, key=_KEY, alone=_add_child)
 """Of a task that is stored already"""
 _UPDATED = _types(*_PLACE, "version", prefix="_") | _types(*_MOVED) | {"_epoch": leadership.c.epoch.type}
@@ -173,6 +173,7 @@ _ADD_SPEC = Each(
 )
 _GET_SPEC = select(task_specs.c.spec).where(task_specs.c.digest == bindparam("_digest"))
 _ADD_RUN = insert_new(runs).returning(runs.c.run)
+_ADD_LABEL = insert_new(run_labels)
 _GET_RUN = select(runs).where(
     runs.c.project == bindparam("_project"), runs.c.domain == bindparam("_domain"), runs.c.run == bindparam("_run")
 )
@@ -185,32 +186,32 @@ _COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at
 
 
 def get_run(key: RunKey) -> Work[Run | None]:
-    row = (yield _GET_RUN, _run_place(key)).one_or_none()
-    return run_from(row) if row is not None else None
+    row = (yield _GET_RUN, rows.run_place(key)).one_or_none()
+    return rows.run_from(row) if row is not None else None
 
 
 def get_action(key: ActionKey) -> Work[Action | None]:
-    row = (yield _GET, _place(key)).one_or_none()
-    return action_from(row) if row is not None else None
+    row = (yield _GET, rows.place(key)).one_or_none()
+    return rows.action_from(row) if row is not None else None
 
 
 def get_attempts(key: ActionKey) -> Work[tuple[run_definition_pb2.ActionAttempt, ...]]:
     """The records of the finished attempts before the latest one."""
-    rows = (yield _ATTEMPTS, _place(key)).all()
-    return tuple(run_definition_pb2.ActionAttempt.FromString(row.record) for row in rows)
+    found = (yield _ATTEMPTS, rows.place(key)).all()
+    return tuple(run_definition_pb2.ActionAttempt.FromString(row.record) for row in found)
 
 
 def get_children(parent: ActionKey) -> Work[list[Action]]:
     """The action itself, where it exists, and its direct children."""
-    own = (yield _GET, _place(parent)).all()
-    children = (yield _CHILDREN, {**_run_place(parent.run_key), "_parent": parent.name}).all()
-    return [action_from(row) for row in (*own, *children)]
+    own = (yield _GET, rows.place(parent)).all()
+    children = (yield _CHILDREN, {**rows.run_place(parent.run_key), "_parent": parent.name}).all()
+    return [rows.action_from(row) for row in (*own, *children)]
 
 
 def get_live() -> Work[list[Action]]:
     """Of what is carried out here."""
-    rows = (yield _LIVE).all()
-    return [action_from(row) for row in rows]
+    found = (yield _LIVE).all()
+    return [rows.action_from(row) for row in found]
 
 
 def get_spec(digest: str) -> Work[bytes | None]:
@@ -224,9 +225,11 @@ def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
     Raises AlreadyExists when the name is taken by a run of other content.
     """
     while (known := (yield from _made_before(new))) is None:
-        if (yield _ADD_RUN, _run_columns(new.run)).first() is None:  # another replica was faster
+        if (yield _ADD_RUN, rows.of_run(new.run)).first() is None:  # another replica was faster
             continue
-        yield _ADD_ROOT, columns(new.root)  # before others of the batch look for it
+        if new.run.labels:
+            yield _ADD_LABEL, rows.of_labels(new.run)
+        yield _ADD_ROOT, rows.of_action(new.root)  # before others of the batch look for it
         yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
         if new.beside is not None:
             yield from new.beside()
@@ -244,7 +247,7 @@ def _made_before(new: NewRun) -> Work[Run | None]:
     if known is None and new.run.request_id:
         place = {"_project": new.run.key.project, "_domain": new.run.key.domain, "_request_id": new.run.request_id}
         row = (yield _GET_RUN_BY_REQUEST, place).one_or_none()
-        known = run_from(row) if row is not None else None
+        known = rows.run_from(row) if row is not None else None
     return known
 
 
@@ -257,7 +260,7 @@ def add_action(new: Action, spec: bytes | None, beside: Callable[[], Work[None]]
     FailedPrecondition in a tracked run.
     """
     add = _ADD_KNOWN_CHILD if spec is None else _ADD_CHILD
-    while (row := (yield add, {"_" + name: value for name, value in columns(new).items()}).first()) is None:
+    while (row := (yield add, {"_" + name: value for name, value in rows.of_action(new).items()}).first()) is None:
         if (known := (yield from get_action(new.key))) is not None:
             return (yield from _add_again(_same(known, new), new))
         parent = yield from get_action(new.key.sibling(new.parent or ""))
@@ -281,7 +284,7 @@ def _add_again(known: Action, new: Action) -> Work[tuple[Action, bool]]:
     again = moves.recorded_again(known, new)
     if not (yield from _save(known, again)):
         return known, False
-    yield _ARCHIVE, _attempt_columns(known.key, known.latest())
+    yield _ARCHIVE, rows.of_attempt(known.key, known.latest())
     return again, True
 
 
@@ -310,7 +313,7 @@ def move(
             return []
         before = None
     if archived:
-        yield _ARCHIVE, [_attempt_columns(key, record) for record in archived]
+        yield _ARCHIVE, [rows.of_attempt(key, record) for record in archived]
     changed = [after]
     if ends:
         changed += yield from _abort_below(after, now=now, reason=_reason(after), principal=after.principal)
@@ -338,20 +341,20 @@ def _report(new: Report) -> Work[Action | None]:
         known = yield from get_action(new.key)
         above = None
         if known is None:  # its parent is held: what aborts that sees the child, or has been here before
-            row = (yield _HOLD, _place(new.key.sibling(new.parent))).one_or_none()
-            above = action_from(row) if row is not None else None
+            row = (yield _HOLD, rows.place(new.key.sibling(new.parent))).one_or_none()
+            above = rows.action_from(row) if row is not None else None
         after, finished = new.judge(known, above)
         if after is known:
             return None
         if known is not None:
             saved = yield from _save(known, after)
         else:
-            saved = (yield _ADD_REPORTED, columns(after)).first() is not None
+            saved = (yield _ADD_REPORTED, rows.of_action(after)).first() is not None
             if saved and new.spec is not None:
                 yield _ADD_SPEC, {"_digest": new.spec[0], "_spec": new.spec[1]}
         if saved:
             if finished is not None:
-                yield _ARCHIVE, _attempt_columns(after.key, finished)
+                yield _ARCHIVE, rows.of_attempt(after.key, finished)
             return after
 
 
@@ -359,7 +362,7 @@ def abort_run(key: RunKey, *, now: Micros, reason: str, principal: str) -> Work[
     """Aborts every live action of a run, below whatever it is."""
     abort = Move(to=Phase.ABORTED, reason=reason, principal=principal)
     changed: list[Action] = []
-    while live := [action_from(row) for row in (yield _LIVE_IN_RUN, _run_place(key)).all()]:
+    while live := [rows.action_from(row) for row in (yield _LIVE_IN_RUN, rows.run_place(key)).all()]:
         ends = {before.key: (before, after) for before in live if (after := moves.apply(before, abort, now=now)) is not None}
         saved = {ActionKey._make(row) for row in (yield _UPDATE, [_guarded(*pair) for pair in ends.values()]).all()}
         changed += [ends[key][1] for key in ends if key in saved]
@@ -388,7 +391,7 @@ def _check_lead(epoch: int) -> Work[None]:
 
 def save_state(key: ActionKey, state: str, *, now: Micros) -> Work[bool]:
     statement = update(actions).where(_ONE).values(state=state, updated_at=now).returning(actions.c.name)
-    return (yield statement, _place(key)).first() is not None
+    return (yield statement, rows.place(key)).first() is not None
 
 
 def count_live() -> Work[int]:
@@ -415,8 +418,8 @@ def _abort_below(parent: Action, *, now: Micros, reason: str, principal: str) ->
     changed: list[Action] = []
     parents = {parent.key}
     while parents:
-        places = [{**_run_place(key.run_key), "_parent": key.name} for key in sorted(parents)]
-        live = map(action_from, (yield _LIVE_CHILDREN, places).all())
+        places = [{**rows.run_place(key.run_key), "_parent": key.name} for key in sorted(parents)]
+        live = map(rows.action_from, (yield _LIVE_CHILDREN, places).all())
         ends = {before.key: (before, after) for before in live if (after := moves.apply(before, abort, now=now)) is not None}
         if not ends:
             break
@@ -432,7 +435,7 @@ def _save(before: Action, after: Action, *, epoch: int | None = None, how: Each 
 
 def _guarded(before: Action, after: Action, *, epoch: int | None = None) -> dict[str, Any]:
     values = {name: getattr(after, name) for name in _MOVED}
-    return {**_place(before.key), "_version": before.version, "_epoch": epoch, **values}
+    return {**rows.place(before.key), "_version": before.version, "_epoch": epoch, **values}
 
 
 def _reason(parent: Action) -> str:
@@ -450,50 +453,3 @@ def _same(known: Action, new: Action) -> Action:
         if getattr(known, name) != getattr(new, name):
             raise AlreadyExists(f"action {new.key.name} exists with another {name.removesuffix('_name')}")
     return known
-
-
-def columns(action: Action) -> dict[str, Any]:
-    """The row of an action."""
-    row = {name: getattr(action, name) for name in _ACTION_FIELDS}
-    row["project"], row["domain"], row["run"], row["name"] = action.key
-    row["task_project"], row["task_domain"], row["task_name"], row["task_version"] = action.task
-    return row
-
-
-_TASK_AT = _COLUMNS.index("task_project")
-_ACTION_FIELDS = [name for name in _COLUMNS[4:] if name not in {"task_project", "task_domain", "task_name", "task_version"}]
-
-
-def action_from(row: Sequence[Any]) -> Action:
-    """An action from the columns of ``actions``, in the table's order."""
-    values = dict(zip(_ACTION_FIELDS, (*row[4:_TASK_AT], *row[_TASK_AT + 4 : len(_COLUMNS)]), strict=True))
-    values["phase"] = Phase(values["phase"])
-    values["action_type"] = ActionType(values["action_type"])
-    return Action(key=ActionKey._make(row[:4]), task=TaskId._make(row[_TASK_AT : _TASK_AT + 4]), **values)
-
-
-def run_from(row: Sequence[Any]) -> Run:
-    """A run from the columns of ``runs``, in the table's order."""
-    return Run(key=RunKey._make(row[:3]), **dict(zip(_RUN_FIELDS, row[3:], strict=True)))
-
-
-_RUN_FIELDS = [column.name for column in runs.columns][3:]
-
-
-def _run_columns(run: Run) -> dict[str, Any]:
-    return {"project": run.key.project, "domain": run.key.domain, "run": run.key.run} | {
-        name: getattr(run, name) for name in _RUN_FIELDS
-    }
-
-
-def _attempt_columns(key: ActionKey, record: run_definition_pb2.ActionAttempt) -> dict[str, Any]:
-    place = dict(zip(("project", "domain", "run", "name"), key, strict=True))
-    return {**place, "attempt": record.attempt, "record": record.SerializeToString()}
-
-
-def _place(key: ActionKey) -> dict[str, Any]:
-    return {"_project": key.project, "_domain": key.domain, "_run": key.run, "_name": key.name}
-
-
-def _run_place(key: RunKey) -> dict[str, Any]:
-    return {"_project": key.project, "_domain": key.domain, "_run": key.run}

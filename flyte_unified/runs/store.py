@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, and_, exists, literal, null, select
+from sqlalchemy import ColumnElement, FromClause, LargeBinary, Select, Table, and_, exists, literal, null, select
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.filters import INTEGER, LONG, TIME, Condition, enumeration
-from flyte_unified.core.ids import RunKey
+from flyte_unified.core.ids import ROOT_ACTION, RunKey
 from flyte_unified.core.paging import Listing
 from flyte_unified.core.phases import Phase
 from flyte_unified.db import lists
 from flyte_unified.db.api import Work
 from flyte_unified.db.lists import Field
-from flyte_unified.db.tables import actions, runs
+from flyte_unified.db.tables import actions, run_labels, runs
 from flyte_unified.ledger.api import Action, ActionType, Run, action_from, run_from
+from flyte_unified.runs import ways
 from flyte_unified.runs.scopes import RunScope
+from flyte_unified.runs.ways import Way
 
 _LEFT_OUT: dict[str, ColumnElement[Any]] = {"error": null(), "value": null(), "record": literal(b"", LargeBinary)}
 _LIGHT = [_LEFT_OUT.get(column.name, column) for column in actions.columns]
 """An action's columns without what only its details show."""
 _WITH_ERROR = [column if column.name == "error" else _LEFT_OUT.get(column.name, column) for column in actions.columns]
 _SIZE = len(_LIGHT)
-_SAME_RUN = and_(runs.c.project == actions.c.project, runs.c.domain == actions.c.domain, runs.c.run == actions.c.run)
-_LABELS = "labels."
+
+_WALKED = {table.name: table for table in (actions, runs, run_labels)}
 
 _phase, _action_type = enumeration(Phase), enumeration(ActionType)
 _FIELDS = {
@@ -68,13 +70,6 @@ _RUN_FIELDS = _FIELDS | {
     "trigger_revision": Field(runs.c.trigger_revision, LONG, nullable=True),
     "trigger_type": Field(runs.c.trigger_type, INTEGER, nullable=True),
 }
-_OF_TRIGGER = {
-    "project": Field(runs.c.project),
-    "domain": Field(runs.c.domain),
-    "run_name": Field(runs.c.run),
-    "created_at": Field(runs.c.created_at, TIME),
-}
-"""The same values as the root action's, where an index over a trigger's runs has them."""
 
 
 def action_field(name: str) -> Field | None:
@@ -84,13 +79,9 @@ def action_field(name: str) -> Field | None:
 
 def run_field(name: str) -> Field | None:
     """What lists of runs are filtered and sorted by; ``labels.<key>`` is a label, absent where a run has none."""
-    if name.startswith(_LABELS) and not set(name) & {'"', "\\", "\0"}:
-        return Field(runs.c.labels[name.removeprefix(_LABELS)].as_string(), nullable=True)
+    if name.startswith(ways.LABELS) and not set(name) & {'"', "\\", "\0"}:
+        return Field(runs.c.labels[name.removeprefix(ways.LABELS)].as_string(), nullable=True)
     return _RUN_FIELDS.get(name)
-
-
-def _field_of_trigger(name: str) -> Field | None:
-    return _OF_TRIGGER.get(name) or run_field(name)
 
 
 def made_by(project: str, domain: str, request_id: str) -> Work[RunKey | None]:
@@ -102,17 +93,13 @@ def made_by(project: str, domain: str, request_id: str) -> Work[RunKey | None]:
 
 def list_runs(scope: RunScope, page: Listing, *, paused: bool) -> Work[tuple[list[tuple[Run, Action]], str]]:
     """A page of runs with their root actions, and the next page's token. ``paused``: with an action that waits."""
-    statement = _runs(scope)
+    way = ways.choose(scope, page.conditions, paused=paused)
+    statement = _runs(scope, way=way)
     if paused:
         waiting = actions.alias()
-        statement = statement.where(
-            exists().where(
-                *(waiting.c[name] == actions.c[name] for name in ("project", "domain", "run")),
-                waiting.c.phase == int(Phase.PAUSED),
-            )
-        )
-    fields = _field_of_trigger if scope.trigger[1] else run_field
-    rows, token = lists.cut((yield lists.apply(statement, page, fields)).all(), page)
+        statement = statement.where(exists().where(_same_run(waiting, actions), waiting.c.phase == int(Phase.PAUSED)))
+    places = _places(_WALKED[way.table])
+    rows, token = lists.cut((yield lists.apply(statement, page, lambda name: places.get(name) or run_field(name))).all(), page)
     return [_run_and_root(row) for row in rows], token
 
 
@@ -154,10 +141,11 @@ def roots(
     return [_run_and_root(row) for row in (yield statement.order_by(*newest).limit(limit)).all()]
 
 
-def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT) -> Select[Any]:
+def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT, way: Way = ways.ROOTS) -> Select[Any]:
+    first = _WALKED[way.table]
     asked = (
-        (runs.c.project if scope.trigger[1] else actions.c.project, scope.project),
-        (runs.c.domain if scope.trigger[1] else actions.c.domain, scope.domain),
+        (first.c.project, scope.project),
+        (first.c.domain, scope.domain),
         (actions.c.task_project, scope.task.project),
         (actions.c.task_domain, scope.task.domain),
         (actions.c.task_name, scope.task.name),
@@ -166,8 +154,31 @@ def _runs(scope: RunScope, columns: Sequence[ColumnElement[Any]] = _LIGHT) -> Se
         (runs.c.trigger_name, scope.trigger[1]),
     )
     where = [column == value for column, value in asked if value]
+    where += [first.c[name] == value for name, value in way.equal]
+    if way.until is not None:
+        where.append(first.c.created_at <= way.until)
     where.append(actions.c.reported.is_not(None) if scope.tracked else actions.c.reported.is_(None))
-    return select(*columns, *runs.columns).join(runs, _SAME_RUN).where(actions.c.parent.is_(None), *where)
+    statement = select(*columns, *runs.columns).where(actions.c.parent.is_(None), *where)
+    if first is actions:
+        return statement.join(runs, _same_run(runs, actions))
+    if first is not runs:
+        statement = statement.select_from(first).join(runs, _same_run(runs, first))
+    return statement.join(actions, and_(_same_run(actions, first), actions.c.name == ROOT_ACTION))
+
+
+def _same_run(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return and_(*(one.c[name] == other.c[name] for name in ("project", "domain", "run")))
+
+
+def _places(table: Table) -> dict[str, Field]:
+    """By what runs are told apart and in order, in one of the tables that have it: the one that is walked."""
+    return {
+        "project": Field(table.c.project),
+        "domain": Field(table.c.domain),
+        "run_name": Field(table.c.run),
+        "name": Field(table.c.run),
+        "created_at": Field(table.c.created_at, TIME),
+    }
 
 
 def _of_run(run: RunKey) -> tuple[ColumnElement[bool], ...]:

@@ -64,6 +64,7 @@ class TrackedRuns:
         self._check_owned(inputs, field="offloaded_input_data.uri")
         now = self._clock.now()
         start = micros(message.run_start_time, field="run_start_time") if message.HasField("run_start_time") else now
+        born = Micros(min(start, now))
         run_spec = _run_spec(message, start)
         base = tracked_base(self._base, key)
         run = Run(
@@ -76,9 +77,8 @@ class TrackedRuns:
             output_base=base,
             start_time=start,
             created_by=ctx.identity.subject,
-            created_at=now,
+            created_at=born,
         )
-        born = Micros(min(start, now))
         root = task_action(key.action(ROOT_ACTION), spec, now=born, parent=None, input_uri=inputs, output_base=base)
         new = NewRun(run=run, root=replace(root, updated_at=now, reported=0), spec=spec.raw, chosen=chosen)
         try:

@@ -58,10 +58,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(**environment: str) -> Iterator[Server]:
-    """A fresh server; ``environment`` holds settings, ``FLYTE_UNIFIED_...``."""
+def server(*, prepare: Callable[[Path], None] | None = None, **environment: str) -> Iterator[Server]:
+    """A fresh server; ``environment`` holds settings, ``FLYTE_UNIFIED_...``; ``prepare`` is given its data directory before."""
     with tempfile.TemporaryDirectory(prefix="fu-", dir=Path("/tmp").resolve()) as temporary:
         port, directory = free_port(), Path(temporary) / "data"
+        if prepare is not None:
+            prepare(directory)
         command = [sys.executable, "-m", "flyte_unified", "start", "--port", str(port), "--data-dir", str(directory)]
         began = time.perf_counter()
         process = subprocess.Popen(

@@ -17,9 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks import api
+from tests.benchmarks import api, pages
 from tests.benchmarks.cluster import Costs, costs, held
 from tests.benchmarks.harness import ROOT, Server, server
+from tests.benchmarks.lists import LISTS
 from tests.benchmarks.played import APART, Pace
 from tests.benchmarks.statements import per_action
 from tests.databases import clear
@@ -41,9 +42,21 @@ def main() -> None:
         row("Enqueue, durable", f"{median(_enqueues(idle)):.0f} /s", "1000 /s", "")
     with server() as fresh:
         row("memory per 10,000 finished actions", f"{_growth(fresh) / _MB:.1f} MB", "15 MB", "")
+    _pages()
     _statements()
     _cluster()
     _programs()
+
+
+def _pages() -> None:
+    """Of all runs at any depth, and of what is rarest, which is looked for among all of them."""
+    with server(prepare=pages.history) as target:
+        asyncio.run(pages.pages(target, "timed out"))  # the first call of all
+        whole = sorted(asyncio.run(pages.pages(target, "all, newest first")))
+        rare = max(asyncio.run(pages.pages(target, name))[0] for name in LISTS)
+    row("a page of 100 of 100,000 runs", f"{median(whole) * 1000:.0f} ms", "50 ms", "")
+    row("... 99 of 100 pages, at any depth", f"{whole[len(whole) * 99 // 100] * 1000:.0f} ms", "50 ms", "")
+    row("... the first of the slowest filter", f"{rare * 1000:.0f} ms", "50 ms", "")
 
 
 def _statements() -> None:

@@ -21,7 +21,7 @@ from flyte_unified.db.api import Work
 from flyte_unified.db.batches import DirtyError, Job, drive
 from flyte_unified.db.tables import actions, metadata
 from flyte_unified.ledger import store
-from flyte_unified.ledger.api import EXECUTOR, Action, Failure, Move, Retry
+from flyte_unified.ledger.api import EXECUTOR, Action, Failure, Move, Retry, action_from
 from tests.postgres import PostgresServer
 from tests.unit.ledger.births import ROOT, RUN, action, run, spec
 from tests.unit.ledger.test_cascade import ERROR
@@ -99,7 +99,7 @@ class Batches(RuleBasedStateMachine):
 
     @invariant()
     def what_was_told_is_what_is_stored(self) -> None:
-        rows = [store.action_from(row) for row in self.connection.execute(select(actions))]
+        rows = [action_from(row) for row in self.connection.execute(select(actions))]
         assert {each.key.name: each for each in rows} == self.known
 
     @invariant()

@@ -89,7 +89,7 @@ async def test_a_scope_must_exist(handlers: SecretsHandlers) -> None:
     """An unknown project or domain would be a secret that no task finds."""
     with pytest.raises(NotFound, match="project 'q'"):
         await _create(handlers, _id(project="q", domain="dev"))
-    with pytest.raises(NotFound, match="id.domain: there is no domain 'nowhere'"):
+    with pytest.raises(NotFound, match=r"id\.domain: there is no domain 'nowhere'"):
         await _create(handlers, _id(domain="nowhere"))
 
 
