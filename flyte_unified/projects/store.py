@@ -129,7 +129,9 @@ _USERS = {
     "triggers": select(triggers.c.project).where(triggers.c.domain == bindparam("_id"), triggers.c.deleted_at.is_(None)),
     "apps": select(apps.c.project).where(apps.c.domain == bindparam("_id")),
     "artifacts": select(artifacts.c.project).where(artifacts.c.domain == bindparam("_id")),
-    "settings": select(scope_settings.c.project).where(scope_settings.c.domain == bindparam("_id")),
+    "settings": select(scope_settings.c.project).where(
+        scope_settings.c.domain == bindparam("_id"), scope_settings.c.settings != b""
+    ),
 }
 """What may be in a domain."""
 

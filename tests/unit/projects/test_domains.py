@@ -88,7 +88,7 @@ async def test_what_is_in_use_stays(
 ) -> None:
     """The refusal names all that is in the domain, in the database and elsewhere; nothing of it is lost."""
     await Ledger(database=database, clock=clock).create_run(run())
-    settings = {"project": "", "domain": "development", "settings": b"", "version": 1, "created_at": 1, "updated_at": 1}
+    settings = {"project": "", "domain": "development", "settings": b"some", "version": 1, "created_at": 1, "updated_at": 1}
 
     def work() -> Work[None]:
         yield insert(scope_settings), settings
