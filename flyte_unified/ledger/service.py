@@ -52,7 +52,22 @@ class Ledger:
 
     async def create_run(self, new: NewRun) -> tuple[Run, Action, bool]:
         """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
-        return await self._commit(lambda: store.add_run(new), lambda created: [created[1]] if created[2] else [], single=False)
+        digest = new.root.spec_digest or ""
+        run_spec, known = run_pb2.RunSpec.FromString(new.run.run_spec), self._specs.get(digest)
+        spec = known or task_definition_pb2.TaskSpec.FromString(new.spec)
+
+        def then(created: tuple[Run, Action, bool]) -> None:
+            run, root, added = created
+            if added:  # what is told of it next asks for both
+                _remember(self._runs, run.key, (run, run_spec), bound=_RUNS)
+                _remember(self._specs, digest, spec, bound=_SPECS)
+                self.changes.publish([root])
+
+        return await self._database.write(
+            lambda: store.add_run(new, known=known is not None),
+            then=then,
+            changed=lambda created: [created[1].key] if created[2] else [],
+        )
 
     async def enqueue(
         self, new: Action, spec: EncodedSpec | None = None, *, beside: Callable[[], Work[None]] | None = None

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Insert,
     Select,
+    Table,
     Update,
     and_,
     bindparam,
@@ -79,8 +80,8 @@ def _types(*names: str, prefix: str = "") -> dict[str, TypeEngine[Any]]:
     return {prefix + name: actions.c[name].type for name in names}
 
 
-def _at(given: Given, *names: str) -> ColumnElement[bool]:
-    return and_(*(actions.c[name] == given["_" + name] for name in names))
+def _at(given: Given, *names: str, of: Table = actions) -> ColumnElement[bool]:
+    return and_(*(of.c[name] == given["_" + name] for name in names))
 
 
 def _get(given: Given) -> Select[Any]:
@@ -128,6 +129,7 @@ def _update_childless(given: Given) -> Update:
     return _update(given).where(exists(select(1).where(*(childless.c[name] == given["_" + name] for name in _PLACE))))
 
 
+_GIVEN: Given = {"_" + name: bindparam("_" + name) for name in (*_PLACE, "request_id")}
 _KEY = {"_" + name: name for name in _PLACE}
 _GET = Each(_get, values=_types(*_PLACE, prefix="_"), key=_KEY)
 _LIVE_CHILDREN = Each(
@@ -154,16 +156,7 @@ _TAKE_LEAD = insert_or_update(
     ),
 ).returning(leadership.c.epoch)
 _ARCHIVE = insert_new(attempts)
-_ATTEMPTS = (
-    select(attempts.c.record)
-    .where(
-        attempts.c.project == bindparam("_project"),
-        attempts.c.domain == bindparam("_domain"),
-        attempts.c.run == bindparam("_run"),
-        attempts.c.name == bindparam("_name"),
-    )
-    .order_by(attempts.c.attempt)
-)
+_ATTEMPTS = select(attempts.c.record).where(_at(_GIVEN, *_PLACE, of=attempts)).order_by(attempts.c.attempt)
 _ADD_SPEC = Each(
     lambda given: insert_new(task_specs).from_select(
         ["digest", "spec"], select(given["_digest"], given["_spec"]).where(true())
@@ -174,14 +167,13 @@ _ADD_SPEC = Each(
 _GET_SPEC = select(task_specs.c.spec).where(task_specs.c.digest == bindparam("_digest"))
 _ADD_RUN = insert_new(runs).returning(runs.c.run)
 _ADD_LABEL = insert_new(run_labels)
-_GET_RUN = select(runs).where(
-    runs.c.project == bindparam("_project"), runs.c.domain == bindparam("_domain"), runs.c.run == bindparam("_run")
+_IS_RUN = Each(
+    lambda given: select(*(runs.c[name] for name in _RUN_PLACE)).where(_at(given, *_RUN_PLACE, of=runs)),
+    values=_types(*_RUN_PLACE, prefix="_"),
+    key={"_" + name: name for name in _RUN_PLACE},
 )
-_GET_RUN_BY_REQUEST = select(runs).where(
-    runs.c.project == bindparam("_project"),
-    runs.c.domain == bindparam("_domain"),
-    runs.c.request_id == bindparam("_request_id"),
-)
+_GET_RUN = select(runs).where(_at(_GIVEN, *_RUN_PLACE, of=runs))
+_GET_RUN_BY_REQUEST = select(runs).where(_at(_GIVEN, "project", "domain", "request_id", of=runs))
 _COUNT_LIVE = select(func.count()).select_from(actions).where(actions.c.ended_at.is_(None), actions.c.reported.is_(None))
 
 
@@ -219,31 +211,36 @@ def get_spec(digest: str) -> Work[bytes | None]:
     return row.spec if row is not None else None
 
 
-def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
+def add_run(new: NewRun, *, known: bool = False) -> Work[tuple[Run, Action, bool]]:
     """Stores a run with its root, or finds the one that the same call made before; True when it is new.
+
+    ``known``: its root's spec is stored already.
 
     Raises AlreadyExists when the name is taken by a run of other content.
     """
-    while (known := (yield from _made_before(new))) is None:
+    while (made := (yield from _made_before(new))) is None:
         if (yield _ADD_RUN, rows.of_run(new.run)).first() is None:  # another replica was faster
             continue
         if new.run.labels:
             yield _ADD_LABEL, rows.of_labels(new.run)
         yield _ADD_ROOT, rows.of_action(new.root)  # before others of the batch look for it
-        yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
+        if not known:
+            yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
         if new.beside is not None:
             yield from new.beside()
         return new.run, new.root, True
-    if known.content != new.run.content:
-        raise AlreadyExists(f"run_id.name: run {known.key.run} exists with another task, other inputs or another run_spec")
-    root = yield from get_action(known.key.action(new.root.key.name))
+    if made.content != new.run.content:
+        raise AlreadyExists(f"run_id.name: run {made.key.run} exists with another task, other inputs or another run_spec")
+    root = yield from get_action(made.key.action(new.root.key.name))
     if root is None:
-        raise NotFound(f"run {known.key} has no root action")
-    return known, root, False
+        raise NotFound(f"run {made.key} has no root action")
+    return made, root, False
 
 
 def _made_before(new: NewRun) -> Work[Run | None]:
-    known = yield from get_run(new.run.key)
+    known = None
+    if (yield _IS_RUN, rows.run_place(new.run.key)).first() is not None:  # most often it isn't, and this costs less
+        known = yield from get_run(new.run.key)
     if known is None and new.run.request_id:
         place = {"_project": new.run.key.project, "_domain": new.run.key.domain, "_request_id": new.run.request_id}
         row = (yield _GET_RUN_BY_REQUEST, place).one_or_none()

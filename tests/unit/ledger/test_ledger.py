@@ -33,14 +33,24 @@ async def running(ledger: Ledger) -> Ledger:
     return ledger
 
 
-async def test_a_run_is_read_as_it_was_created(ledger: Ledger) -> None:
-    """The run, its root and the spec of its task are there together."""
+async def test_a_run_is_read_as_it_was_created(ledger: Ledger, database: Database, clock: ManualClock) -> None:
+    """The run, its root and the spec of its task are there together, also for who did not store them."""
     new = run()
     created, root, is_new = await ledger.create_run(new)
     assert is_new
     assert (created, root) == (new.run, new.root)
+    for reader in (ledger, Ledger(database=database, clock=clock)):
+        assert (await reader.run(RUN))[0] == new.run
+        assert await reader.action(ROOT) == new.root
+        assert await reader.spec(new.root.spec_digest or "") == spec().message
+
+
+async def test_what_begins_a_run_is_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor asks for the run and its task's spec as soon as it hears of the root."""
+    new = run()
+    await ledger.create_run(new)
+    monkeypatch.delattr(Ledger, "read")
     assert (await ledger.run(RUN))[0] == new.run
-    assert await ledger.action(ROOT) == new.root
     assert await ledger.spec(new.root.spec_digest or "") == spec().message
 
 
