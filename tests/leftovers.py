@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.sdk.forks import STOCK
+
 OF_THE_PROCESS = ("flyte_syncify", "_poll_wrapper")
 """Threads (by a part of their names) that clients' libraries start once and keep: the SDK's loop, grpcio's poller."""
 
@@ -27,6 +29,7 @@ def _nothing_left_at_all() -> Iterator[None]:
     """Ends with the session, so tests of other directories may have run meanwhile."""
     threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
     yield
+    STOCK.close()
     started = [thread for thread in set(threading.enumerate()) - threads if not stays(thread)]
     left = [*(set(psutil.Process().children(recursive=True)) - children), *started]
     assert not left

@@ -6,7 +6,6 @@ A program (``programs/*.py``) runs once for all the tests that look at what it s
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 
 from flyte_unified.testing import Backend
 from tests.leftovers import _nothing_left, _nothing_left_at_all
-from tests.sdk.forks import Forks
+from tests.sdk.forks import STOCK, SURROUNDINGS, Forks
 
 __all__ = ["_nothing_left", "_nothing_left_at_all"]
 
@@ -34,17 +33,6 @@ _DONE = (0, -signal.SIGABRT)
 """obstore, in the SDK, now and then aborts its process when the interpreter ends, after everything is said."""
 
 Said = dict[str, Any]
-
-
-def surroundings(home: Path) -> dict[str, str]:
-    """Nothing of ours but the ways to programs."""
-    return {
-        "HOME": str(home),
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-        "DO_NOT_TRACK": "1",
-        "NO_COLOR": "1",
-        "COLUMNS": "200",
-    }
 
 
 @dataclass
@@ -66,7 +54,7 @@ class Client:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**surroundings(self.home), "FLYTECTL_CONFIG": str(self.config)}
+        return {**SURROUNDINGS, "HOME": str(self.home), "FLYTECTL_CONFIG": str(self.config)}
 
     def say(self, program: str, *arguments: str) -> dict[str, Said]:
         """What ``programs/<program>.py`` said, by case. It runs once, even when it fails."""
@@ -111,7 +99,7 @@ class Client:
         )
 
     def _run(self, command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        if self.forks is not None and self.forks.fit(self.environment):
+        if self.forks is not None:
             return self.forks.run(command, cwd=cwd, env=self.environment, timeout=_SECONDS)
         return subprocess.run(
             [sys.executable, *command],
@@ -151,9 +139,8 @@ def client(flyte_backend: Backend, tmp_path_factory: pytest.TempPathFactory, for
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with Forks.waiting(surroundings(tmp_path_factory.mktemp("nobody"))) as forks:
-        yield forks
+def forks() -> Forks:
+    return STOCK.get("client")
 
 
 @pytest.fixture(scope="session")

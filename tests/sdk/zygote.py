@@ -1,12 +1,13 @@
-"""``zygote.py <descriptor>``: a process that has the SDK imported, and becomes a client of it as often as it is asked to.
+"""``zygote.py <descriptor> client|server``: a process with all imports behind it, which becomes a program when it is asked to.
 
-The imports are most of what a short program or a `flyte get` costs. It becomes one in the way of the fork server, whose
-promise is that a program which starts there cannot tell; clients of servers that start tasks cold are started plainly.
+They are most of what a short program of the SDK, a ``flyte get`` or a server that a test will kill costs. It becomes one in
+the way of our fork server, whose promise is that a program cannot tell.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -17,50 +18,71 @@ from typing import Any, NoReturn
 
 from flyte_unified.launchers.processes import forkserver
 
-_MODULES = (
+_CLIENT = (
     *("flyte", "flyte.app", "flyte.cli.main", "flyte.extend", "flyte.io", "flyte.remote", "flyte.report"),
     *(f"flyte.cli._{verb}" for verb in ("abort", "create", "delete", "deploy", "get", "run", "serve", "update")),
     *("rich.logging", "rich.markdown", "rich_click.rich_help_rendering"),
 )
+_SERVER = ("cli", "logs", "manager", "planes.laptop")
+_LAST = 64
+"""No descriptor of this process is above."""
 
 
-class Zygote(forkserver.Server):
-    """One client at a time, in the words of ``forks``."""
+class Zygote:
+    """Serves orders until the socket that they come from is closed."""
 
     def __init__(self, orders: socket.socket) -> None:
-        own = os.environ.keys() - {"LC_CTYPE"}  # which an interpreter adds when it starts (PEP 538)
-        super().__init__(orders, {"env": own, "modules": _MODULES, "single": False})
         self._orders = orders
+        self._added = {name: value for name, value in os.environ.items() if name == "LC_CTYPE"}  # by the interpreter (PEP 538)
+        self._background: Any = None
+
+    def prepare_client(self) -> None:
+        sdk = forkserver.Server(self._orders, {"env": {}, "modules": _CLIENT, "single": False})
+        sdk._preload()
+        forkserver._prebuild()
+        self._background = sdk._background
+
+    def prepare_server(self) -> None:
+        for name in _SERVER:
+            importlib.import_module(f"flyte_unified.{name}")
+        assert forkserver._threads() == 1
 
     def serve(self) -> None:
-        self._preload()
-        forkserver._prebuild()
         gc.collect()
         gc.freeze()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         self._orders.send(b"ready")
         while True:
-            content, descriptors, _, _ = socket.recv_fds(self._orders, 1 << 20, 2)
+            content, descriptors, _, _ = socket.recv_fds(self._orders, 1 << 20, 3)
             if not content:
                 return
-            pid = os.fork()
-            if not pid:
-                self._be(json.loads(content), *descriptors)
+            if not os.fork():
+                self._attend(json.loads(content), *descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._orders.send(str(pid).encode())
-            self._orders.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+
+    def _attend(self, asked: dict[str, Any], output: int, errors: int, told: int) -> NoReturn:
+        """Start the program, and tell its pid and how it ends."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        pid = os.fork()
+        if not pid:
+            self._be(asked, output, errors)
+        os.close(output)
+        os.close(errors)
+        os.write(told, b"%d\n" % pid)
+        os.write(told, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        os._exit(0)
 
     def _be(self, asked: dict[str, Any], output: int, errors: int) -> NoReturn:
         status = 127
         try:
             os.dup2(output, 1)
             os.dup2(errors, 2)
-            os.closerange(3, 64)
+            os.closerange(3, _LAST)
             os.chdir(asked["directory"])
-            asked["env"] = {**self._added, **asked["env"]}
-            forkserver._reset(asked)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._background.__init__(self._background.thread.name)
+            forkserver._reset({"env": {**self._added, **asked["env"]}})
+            if self._background is not None:
+                self._background.__init__(self._background.thread.name)
             status = forkserver._run(asked)
         except BaseException:
             traceback.print_exc()
@@ -70,4 +92,6 @@ class Zygote(forkserver.Server):
 
 if __name__ == "__main__":
     del sys.path[0]
-    Zygote(socket.socket(fileno=int(sys.argv[1]))).serve()
+    zygote = Zygote(socket.socket(fileno=int(sys.argv[1])))
+    zygote.prepare_client() if sys.argv[2] == "client" else zygote.prepare_server()
+    zygote.serve()

@@ -22,8 +22,10 @@ from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from google.protobuf.message import Message
 
 from flyte_unified.core.phases import Phase
+from tests.sdk.forks import STOCK, SURROUNDINGS, Forked
 
 PROGRAMS = Path(__file__).parent
+_SCRIPTS = Path(sys.executable).parent
 PROJECT, DOMAIN = "flytesnacks", "development"
 PATIENCE = 100.0
 """Seconds after which what a test waits for has not happened."""
@@ -118,7 +120,7 @@ class Server:
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
     port: int = 0
-    process: asyncio.subprocess.Process | None = None
+    process: Forked | None = None
 
     @property
     def data(self) -> Path:
@@ -134,19 +136,21 @@ class Server:
         home = self.directory / "home"
         home.mkdir(exist_ok=True)
         return {
+            **SURROUNDINGS,
             "HOME": str(home),
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             "TMPDIR": str(self.directory),
-            "DO_NOT_TRACK": "1",
             **settings,
         }
 
+    @property
+    def _start(self) -> list[str]:
+        return ["start", "--port", str(self.port), "--data-dir", str(self.data), "--python", sys.executable]
+
     async def spawn(self, *arguments: str) -> asyncio.subprocess.Process:
-        """A server process, whatever becomes of it."""
+        """A server process that is started from nothing, whatever becomes of it."""
         with (self.directory / "server.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "flyte_unified", "start", "--port", str(self.port), "--data-dir", str(self.data)),
-                *("--python", sys.executable, *arguments),
+                *(sys.executable, "-m", "flyte_unified", *self._start, *arguments),
                 cwd=self.directory,
                 env=self.environment,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -156,8 +160,10 @@ class Server:
 
     async def start(self, *arguments: str) -> None:
         """Returns when it is ready; at the port that it had before."""
-        self.process = await self.spawn(*arguments)
-        assert self.process.stdout is not None
+        command = [str(_SCRIPTS / "flyte-unified"), *self._start, *arguments]
+        environment = self.environment
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = await STOCK.get("server").start(command, cwd=self.directory, env=environment, errors=log.fileno())
         async with asyncio.timeout(PATIENCE):
             while line := (await self.process.stdout.readline()).decode():
                 if found := re.search(r"API +http://localhost:(\d+)", line):
@@ -213,17 +219,11 @@ class Server:
                 }
             )
         )
-        client = await asyncio.create_subprocess_exec(
-            *(sys.executable, "trees.py", str(gate.path), tree, str(number)),
-            cwd=PROGRAMS,
-            env={**self.environment, "FLYTECTL_CONFIG": str(config), "NO_COLOR": "1"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await client.communicate()
-        assert client.returncode == 0, err.decode()[-4000:]
-        return out.decode().split()[-1]
+        environment = {**self.environment, "FLYTECTL_CONFIG": str(config)}
+        command = ["trees.py", str(gate.path), tree, str(number)]
+        done = await asyncio.to_thread(STOCK.get("client").run, command, cwd=PROGRAMS, env=environment, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout.split()[-1]
 
     async def again(self, run: str) -> str:
         """The name of another run of the same task with the same inputs, as the console starts it."""
