@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flyteidl2.core import execution_pb2
 from flyteidl2.workflow import run_definition_pb2
 from flyteidl2.workflow import tracked_run_service_pb2 as idl
 
@@ -106,15 +105,12 @@ def follow(known: Action, event: run_definition_pb2.ActionEvent, *, now: Micros,
     action, finished = known, None
     if event.attempt > known.attempt:
         action, finished = _next_attempt(known, event.attempt, at=at, now=now)
-    elif known.terminal:
-        if phase is not known.phase and not (event.version == version and _went_through(known, phase)):
-            raise _refusal(known, phase)
-        return Reported(known)
+    again = event.version == version and finished is None
     after = apply(action, _move(event, phase, at=at, principal=principal), now=now)
     if after is None:
-        if phase is not action.phase and not (event.version == version and _went_through(action, phase)):
+        if phase is not action.phase and not (again and _went_through(action, phase)):
             raise _refusal(action, phase)
-        if event.version == version and finished is None:
+        if again or action.terminal:
             return Reported(known)
         after = action
     return Reported(replace(after, reported=event.version, version=known.version + 1, updated_at=now), finished)
@@ -141,9 +137,7 @@ def _next_attempt(known: Action, attempt: int, *, at: Micros, now: Micros) -> tu
 
 def _move(event: run_definition_pb2.ActionEvent, phase: Phase, *, at: Micros, principal: str) -> Move:
     told = event.error_info if event.HasField("error_info") else run_definition_pb2.ErrorInfo()
-    error: execution_pb2.ExecutionError | None = None
-    if phase in (Phase.FAILED, Phase.TIMED_OUT):
-        error = error_of(told)
+    error = error_of(told) if phase in (Phase.FAILED, Phase.TIMED_OUT) else None
     aborted = phase is Phase.ABORTED
     return Move(
         to=phase,
