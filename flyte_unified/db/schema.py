@@ -46,9 +46,10 @@ def prepare(connection: Connection) -> None:
 
 def create(connection: Connection) -> None:
     """Makes every table and notes the revision."""
-    metadata.create_all(connection, checkfirst=False)
     if connection.dialect.name == "postgresql":
+        _say_to_postgres()
         replicated.create_all(connection, checkfirst=False)
+    metadata.create_all(connection, checkfirst=False)
     _version.create(connection)
     connection.execute(insert(compatibility).values(minimum=MINIMUM))
     connection.execute(insert(_version).values(version_num=HEAD))
@@ -73,6 +74,14 @@ def upgrade(connection: Connection, *, found: str) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _say_to_postgres() -> None:
+    """What ``tables`` mean for Postgres. Said there in SQLAlchemy's way, each laptop would load what is made for Postgres."""
+    for table in metadata.tables.values():
+        table.dialect_options["postgresql"]["with"] = table.info.get("postgresql_with")
+        for index in table.indexes:
+            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
 
 
 def _revision(connection: Connection) -> str | None:
