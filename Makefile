@@ -76,9 +76,11 @@ clean: ## remove what these verbs made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# uv where there is one: it is quick. Otherwise venv and a pip that knows dependency groups (25.1).
+# uv, our own where there is no other: pip takes minutes for what it does in seconds. Where uv does not get through, a pip
+# that knows dependency groups (25.1) may, as it has indexes and certificates of its own.
 install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
-	else $(BIN)/python -m pip install --quiet $(1); fi
+	else $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || { $(BIN)/python -m pip install --quiet 'pip>=25.1' \
+	&& $(BIN)/python -m pip install --quiet $(1); }; fi
 
 # The console's tests look through a browser, containers are podman's, and the database's tests run servers of their own
 # (programs of the package postgresql, in a temporary directory). What is not there is installed from Debian, by root only;
@@ -94,7 +96,7 @@ $(BIN)/python:
 	if [ -z "$$found" ] && { [ -n "$(PYTHON)" ] || ! command -v uv >/dev/null; }; then \
 	  echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; \
 	elif command -v uv >/dev/null; then uv venv --quiet --python "$${found:-3.13}" $(VENV); \
-	else $$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet 'pip>=25.1'; fi
+	else $$found -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; fi
 
 $(VENV)/.laptop: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV)"
