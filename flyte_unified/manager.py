@@ -89,6 +89,7 @@ from flyte_unified.triggers.scheduler import Scheduler
 from flyte_unified.triggers.service import Triggers
 
 if TYPE_CHECKING:
+    from flyte_unified.apps.cluster.launcher import ClusterApps
     from flyte_unified.db.feed import Feed
 
 
@@ -145,7 +146,7 @@ class Manager:
             queues=self._queues,
         )
         creator = self._creator(tasks, clock)
-        self._apps = self._apps_here(clock)
+        self._apps, self._cluster_apps = self._apps_here(clock)
         self.plane = self._plane(tokens, creator, tasks, clock)
         logs = LogTail(ledger=self._ledger, lines=self.plane.lines)
         pages = Pages(ledger=self._ledger, store=self._store, logs=logs)
@@ -258,6 +259,7 @@ class Manager:
             environment=self.storage.environment,
             secrets=self._secrets,
             connectors=self._apps.sites.connectors,
+            apps=self._cluster_apps,
             scheduler=Scheduler(
                 triggers=self._triggers,
                 offers=Offers(find=self._artifacts.find, specs=tasks),
@@ -436,7 +438,7 @@ class Manager:
 
         self.registry.add_foreign("flyte_unified.v1.ManagerService", methods)
 
-    def _apps_here(self, clock: Clock) -> Apps:
+    def _apps_here(self, clock: Clock) -> tuple[Apps, ClusterApps | None]:
         return apps_of(
             self._settings,
             address=self.address,

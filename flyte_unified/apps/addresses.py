@@ -82,10 +82,13 @@ class Directory:
         else:
             self._connectors.discard(app.key)
 
-    def remove(self, app: App) -> None:
-        for label in _labels(app):
-            self._by_label.pop(label, None)
-        self._connectors.discard(app.key)
+    def remove(self, key: AppKey) -> None:
+        for label in [label for label, known in self._by_label.items() if known == key]:
+            del self._by_label[label]
+        self._connectors.discard(key)
+
+    def __iter__(self) -> Iterator[AppKey]:
+        return iter(set(self._by_label.values()))
 
     def connectors(self, project: str, domain: str) -> list[str]:
         """Addresses of the connectors among a domain's apps, as connectors' addresses are written."""

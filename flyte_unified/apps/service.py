@@ -64,6 +64,7 @@ class Apps:
         self._launcher = launcher
         self._require_project = require_project
         self._refreshing: set[asyncio.Task[None]] = set()
+        self._started = asyncio.Event()
         self.addresses = addresses
         self.changes = Changes()
         self.sites = Directory(addresses, self._site)
@@ -83,6 +84,7 @@ class Apps:
             self.sites.put(app)
         if self._launcher is not None:
             await self._launcher.start([app for app in apps if not app.spec.cluster], self._observe)
+        self._started.set()
 
     async def stop(self, *, grace: float) -> None:
         """What runs here ends; the next start begins it again."""
@@ -94,7 +96,9 @@ class Apps:
         self.changes.close()
         if self._launcher is not None:
             await self._launcher.close()
-        await asyncio.gather(*self._refreshing)
+        for refreshing in self._refreshing:
+            refreshing.cancel()
+        await asyncio.gather(*self._refreshing, return_exceptions=True)
 
     # What clients ask for
 
@@ -135,7 +139,7 @@ class Apps:
         """Raises NotFound."""
         removed = await self._database.write(
             lambda: store.remove(key),
-            then=lambda known: self._gone(known) if known is not None else None,
+            then=lambda known: self._gone(known.key) if known is not None else None,
             changed=lambda known: [_notice(key)] if known is not None else [],
         )
         if removed is None:
@@ -251,16 +255,19 @@ class Apps:
             task.add_done_callback(self._refreshing.discard)
 
     async def _refresh(self, keys: Sequence[AppKey] | None) -> None:
+        await self._started.wait()
         try:
             apps = await self._database.read(lambda: store.some(keys) if keys is not None else store.everything())
         except FlyteUnifiedError as error:
             _log.warning("what another replica changed could not be read", error=error.message)
             return
+        gone = set(keys if keys is not None else self.sites) - {app.key for app in apps}
         for app in apps:
             self.sites.put(app)
             self.changes.publish(Change(app.key, app))
-        for key in set(keys or ()) - {app.key for app in apps}:
-            self.changes.publish(Change(key, None))
+            self._tell(app)
+        for key in gone:
+            self._gone(key)
 
     async def _observe(self, key: AppKey, deployment: str, told: Told) -> None:
         now = self._clock.now()
@@ -286,17 +293,22 @@ class Apps:
         self.sites.put(after)
         self.changes.publish(Change(after.key, after))
         asked = before is None or before.revision != after.revision or after.phase == Phase.DEPLOYMENT_STATUS_PENDING
-        if self._launcher is not None and asked:
-            if after.spec.cluster:
-                self._launcher.unwanted(after.key)
-            else:
-                self._launcher.wanted(after)
+        if asked:
+            self._tell(after)
 
-    def _gone(self, known: App) -> None:
-        self.sites.remove(known)
-        self.changes.publish(Change(known.key, None))
+    def _gone(self, key: AppKey) -> None:
+        self.sites.remove(key)
+        self.changes.publish(Change(key, None))
         if self._launcher is not None:
-            self._launcher.unwanted(known.key)
+            self._launcher.unwanted(key)
+
+    def _tell(self, app: App) -> None:
+        if self._launcher is None:
+            return
+        if app.spec.cluster:
+            self._launcher.unwanted(app.key)
+        else:
+            self._launcher.wanted(app)
 
     def _site(self, key: AppKey) -> Site:
         if self._launcher is None:

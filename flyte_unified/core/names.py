@@ -22,6 +22,12 @@ def object_name(key: ActionKey, attempt: int, *, limit: int = 63) -> str:
     return f"{_plain(f'{key.run}-{key.name}')[: limit - len(tail)].rstrip('-')}{tail}"
 
 
+def app_name(project: str, domain: str, name: str, *, limit: int = 46) -> str:
+    """The name of an app's Deployment and Service. Their pods' names, which are longer by 17, are labels of DNS, too."""
+    mark = hashlib.sha256("/".join((project, domain, name)).encode()).hexdigest()[:_MARK]
+    return f"{_plain(f'{name}-{project}-{domain}')[: limit - len(mark) - 1].rstrip('-')}-{mark}"
+
+
 def order_name(key: ActionKey) -> str:
     """The name of an action's TaskAction: project, domain, run and action, joined by dots."""
     parts = [_plain(part) for part in key]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flyte_unified.actions.queue import WorkQueue
 from flyte_unified.core.clock import Clock
@@ -27,6 +27,9 @@ from flyte_unified.secrets.model import Vault
 from flyte_unified.secrets.table import TableVault
 from flyte_unified.storage.api import DataStore
 from flyte_unified.triggers.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from flyte_unified.apps.cluster.launcher import ClusterApps
 
 
 class Plane(Protocol):
@@ -77,9 +80,11 @@ class Parts:
     """The database's, for a plane that has no place of its own for them."""
     connectors: Callable[[str, str], Sequence[str]]
     """The addresses of those that are apps of a project's domain."""
+    apps: ClusterApps | None
+    """There in a cluster."""
     scheduler: Scheduler
     postman: Postman
-    """Run while this server leads."""
+    """Run while this server leads, as ``apps`` do."""
 
     def controller(
         self,

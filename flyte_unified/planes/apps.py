@@ -1,22 +1,29 @@
-"""Apps, and where they run: on a laptop, as its processes."""
+"""Apps, and where they run: as processes of a laptop, or as Deployments of a cluster."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flyte_unified.apps import store
 from flyte_unified.apps.addresses import Addresses
+from flyte_unified.apps.api import AppLauncher
 from flyte_unified.apps.local.launcher import LocalApps
 from flyte_unified.apps.local.supervisor import Rules
 from flyte_unified.apps.service import Apps, RequireProject
 from flyte_unified.core.clock import Clock
+from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.api import Database
 from flyte_unified.images.environments import Environments
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.planes.laptop import inherited
 from flyte_unified.secrets.table import TableVault
 from flyte_unified.settings import Settings
+
+if TYPE_CHECKING:
+    from flyte_unified.apps.cluster.launcher import ClusterApps
 
 
 def apps_of(
@@ -30,11 +37,16 @@ def apps_of(
     database: Database,
     require_project: RequireProject,
     clock: Clock,
-) -> Apps:
-    """``address`` is the server's, ``environment`` how apps reach the store, ``raw_data`` where theirs is in it."""
-    addresses = Addresses(settings.apps.url or address, local=address, reserved=settings.hosts)
-    launcher = None
+) -> tuple[Apps, ClusterApps | None]:
+    """``address`` is the server's, ``environment`` how apps reach the store, ``raw_data`` where theirs is in it.
+
+    With what the cluster's plane leads, in a cluster.
+    """
+    launcher: AppLauncher
+    cluster = None
+    inside = settings.server.task_url.rstrip("/") or address
     if settings.execution.launcher == "processes":
+        addresses = Addresses(settings.apps.url or address, local=address, reserved=settings.hosts)
         directory = settings.data.dir / "apps"
         launcher = LocalApps(
             processes=lambda told: ProcessLauncher(
@@ -48,7 +60,7 @@ def apps_of(
             inherited={**inherited(), **environment},
             reveal=vault.reveal,
             images=Environments(settings.images_dir).named if settings.images.build else None,
-            endpoint=settings.server.task_url.rstrip("/") or address,
+            endpoint=inside,
             pattern=addresses.pattern,
             raw_data=raw_data,
             log_limit=settings.execution.log_max_bytes,
@@ -56,7 +68,36 @@ def apps_of(
             rules=_rules(settings),
             clock=clock,
         )
-    return Apps(database=database, clock=clock, launcher=launcher, addresses=addresses, require_project=require_project)
+    else:
+        addresses = Addresses(settings.apps.url or address, local=inside, reserved=settings.hosts)
+        launcher = cluster = _in_cluster(
+            settings, endpoint=inside, addresses=addresses, raw_data=raw_data, database=database, clock=clock
+        )
+    apps = Apps(database=database, clock=clock, launcher=launcher, addresses=addresses, require_project=require_project)
+    return apps, cluster
+
+
+def _in_cluster(
+    settings: Settings, *, endpoint: str, addresses: Addresses, raw_data: str, database: Database, clock: Clock
+) -> ClusterApps:
+    try:
+        from flyte_unified.apps.cluster.launcher import ClusterApps, Rules  # a laptop has no need of them
+        from flyte_unified.apps.cluster.manifests import Surroundings
+        from flyte_unified.kube.client import Kube
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"execution.launcher = pods needs {error.name}: pip install 'flyte-unified[cluster]'"
+        ) from error
+    kubernetes, apps = settings.kubernetes, settings.apps
+    return ClusterApps(
+        kube=Kube(kubeconfig=Path(kubernetes.kubeconfig) if kubernetes.kubeconfig else None, context=kubernetes.context),
+        scope=kubernetes.scope,
+        namespace=kubernetes.namespace_of,
+        surroundings=Surroundings(endpoint=endpoint, pattern=addresses.pattern, raw_data=raw_data, start=apps.start_timeout),
+        find=lambda key: database.read(lambda: store.get(key)),
+        rules=Rules(idle=apps.idle, wake=apps.wake_timeout, request=apps.request_timeout),
+        clock=clock,
+    )
 
 
 def _rules(settings: Settings) -> Rules:

@@ -68,7 +68,9 @@ class Cluster:
         places = {cluster.scope, settings.pods.template_namespace or cluster.scope} if cluster.scope else {""}
         self._templates = [Informer(self._kube, POD_TEMPLATES, namespace=place, on_event=_nothing) for place in places]
         self.vault = ObjectVault(self._kube, template=cluster.namespace)
-        config = pod_config(settings.pods, store=parts.environment, templates=self._template, secrets=self.vault.lookup)
+        self._config = config = pod_config(
+            settings.pods, store=parts.environment, templates=self._template, secrets=self.vault.lookup
+        )
         pods = Pods(config)
         self._operators = Operators(pods, operator_config(settings.operators))
         self._connectors = ConnectorParts(settings, parts)
@@ -121,6 +123,8 @@ class Cluster:
             self.controller = controller
             await self._parts.scheduler.start()
             await self._parts.postman.start()
+            if self._parts.apps is not None:
+                self._parts.apps.lead(self._kube.guarded(partial(self._elector.check, epoch)), self._config)
             self._campaign.under_way()
             await controller.deposed()
         finally:
@@ -130,6 +134,8 @@ class Cluster:
 
     async def _end_term(self, controller: Controller) -> None:
         """Nothing of it goes on beside the next one."""
+        if self._parts.apps is not None:
+            await self._parts.apps.depose()
         await self._parts.postman.close()
         await self._parts.scheduler.close()
         await controller.close()

@@ -1,8 +1,8 @@
 """A cluster with a node on this machine, in a thread.
 
 It is the fake API server with a scheduler and a process kubelet, or, where FLYTE_TEST_KUBECONFIG names one, a real cluster with
-that kubelet as a virtual node, and with that scheduler if it has none of its own. There everything is in a namespace that is
-removed afterwards; real nodes get no pods of ours, and ours gets none of others.
+that kubelet as a virtual node, and with that scheduler and the controller of Deployments if it has none of its own. There
+everything is in a namespace that is removed afterwards; real nodes get no pods of ours, and ours gets none of others.
 
 The server under test is no administrator: it has the ServiceAccount and the roles that config/kubernetes gives it.
 """
@@ -29,7 +29,7 @@ from flyte_unified.kube.errors import Exists, Missing
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import CRDS, LEASES, NAMESPACES, PODS, TASK_ACTIONS, Kind, Object
 from flyte_unified.testing.fake_kube import FakeKube
-from flyte_unified.testing.kubelet import Kubelet, Scheduler
+from flyte_unified.testing.kubelet import Deployments, Kubelet, Scheduler
 from tests.cluster.manifests import ACCOUNT, access, access_everywhere, project_access, task_actions
 
 REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
@@ -139,8 +139,10 @@ class LocalCluster:
             await create_namespace(self.kube, place)
             stack.push_async_callback(remove_namespace, self.kube, place)
         await self._let_in()
-        if not await _scheduled(self.kube):
+        if not await _led(self.kube, "kube-scheduler"):
             await stack.enter_async_context(Scheduler.running(self.kube))
+        if not await _led(self.kube, "kube-controller-manager"):
+            await stack.enter_async_context(Deployments.running(self.kube))
         self.kubelet = await stack.enter_async_context(
             Kubelet.running(
                 self.kube,
@@ -252,10 +254,10 @@ async def _drop(kube: Kube, kind: Kind, name: str, namespace: str) -> None:
         await kube.delete(kind, name, namespace=namespace, grace=0 if kind is PODS else None)
 
 
-async def _scheduled(kube: Kube) -> bool:
-    """Whether the cluster has a scheduler, by the lease that it renews."""
+async def _led(kube: Kube, part: str) -> bool:
+    """Whether the cluster has that part of a control plane, by the lease that it renews."""
     try:
-        lease = await kube.get(LEASES, "kube-scheduler", namespace="kube-system")
+        lease = await kube.get(LEASES, part, namespace="kube-system")
     except Missing:
         return False
     spec = lease.get("spec") or {}

@@ -40,7 +40,7 @@ class Template:
 
     def primary_container(self) -> dict[str, Any]:
         """The primary container within ``spec``."""
-        return _named(self.spec, self.primary)
+        return named(self.spec, self.primary)
 
 
 class Pods:
@@ -72,14 +72,14 @@ class Pods:
         base = self._base(context)
         spec, primary = own_pod(template)
         spec = copy.deepcopy(on_template(reading.mapping(base.get("spec")), spec, primary=primary))
-        main = _named(spec, primary)
+        main = named(spec, primary)
         if not main.get("image"):
             raise InvalidArgument(f"container {primary!r} has no image")
         self._fill(spec, main, context)
         moved = data_side and raw.is_raw(template, main)
         self._secure(spec, context)
         if moved:
-            raw.add(spec, main, context, data=self._config.data, store=_store(self._config))
+            raw.add(spec, main, context, data=self._config.data, store=store(self._config))
         labels, annotations = self._metadata(context, base, primary, moved=moved)
         return Template(labels=labels, annotations=annotations, spec=spec, primary=primary)
 
@@ -90,12 +90,12 @@ class Pods:
         named = own or context.run_spec.default_settings.pod_template_name
         if not (name := named or config.default_template):
             return {}
-        places = dict.fromkeys((context.namespace, config.template_namespace))
-        found = next((t for place in places if place and (t := config.templates(place, name)) is not None), None)
+        found = named_template(name, context.namespace, config=config)
         if found is None and named:
             field = "metadata.pod_template_name" if own else "run_spec.default_settings.pod_template_name"
-            raise InvalidArgument(f"{field}: there is no PodTemplate {name!r} in {', '.join(filter(None, places))}")
-        return reading.mapping((found or {}).get("template"))
+            places = dict.fromkeys(filter(None, (context.namespace, config.template_namespace)))
+            raise InvalidArgument(f"{field}: there is no PodTemplate {name!r} in {', '.join(places)}")
+        return found or {}
 
     def _fill(self, spec: dict[str, Any], main: dict[str, Any], context: TaskContext) -> None:
         """Commands, environment and resources of the task's containers, and what the pod as a whole needs."""
@@ -103,10 +103,10 @@ class Pods:
         known = shared.variables(context)
         wanted = secrets.wanted(template.security_context, context.run_spec.security_context)
         hidden = secrets.variables(wanted, context.action.key, config)
-        secret = _store(config).get("envFrom", [])
+        secret = store(config).get("envFrom", [])
         device = scheduling.accelerator(template.extended_resources, config).resource
-        for container in _all(spec):
-            _render(container, known)
+        for container in containers(spec):
+            fill_in(container, known)
             container["env"] = _environment(container, hidden, context, config)
             if secret and not raw.data_config(template).enabled:
                 container["envFrom"] = added(container.get("envFrom") or (), secret)
@@ -120,40 +120,21 @@ class Pods:
             )
             if complete:
                 container["resources"] = complete
-        if config.image_pull_policy:
-            main.setdefault("imagePullPolicy", config.image_pull_policy)
-        if config.container_security:
-            main.setdefault("securityContext", dict(config.container_security))
-        main.setdefault("terminationMessagePolicy", _MESSAGES)
+        complete_main(main, config=config)
         extended = template.extended_resources
         scheduling.place(spec, config=config, may_vanish=scheduling.interruptible(context, config))
         scheduling.accelerate(spec, extended, config=config)
         if extended.HasField("shared_memory"):
             scheduling.share_memory(spec, main, extended.shared_memory)
         if (volume := secrets.volume(wanted, context.action.key, config)) is not None:
-            for container in _all(spec):
+            for container in containers(spec):
                 scheduling.mount(spec, container, volume, secrets.DIRECTORY, field=_SECRETS_FIELD, read_only=True)
 
     def _secure(self, spec: dict[str, Any], context: TaskContext) -> None:
         """Who the pod is, and how it ends."""
-        config, template = self._config, context.spec.task_template
-        spec["restartPolicy"] = "Never"
-        spec.setdefault("enableServiceLinks", False)
         asked = context.run_spec.security_context.run_as.k8s_service_account
-        account = asked or template.security_context.run_as.k8s_service_account or spec.get("serviceAccountName")
-        if account := str(account or config.service_account):
-            if not is_object_name(account):
-                raise InvalidArgument(
-                    f"security_context.run_as.k8s_service_account: {account!r} can't be a ServiceAccount's name"
-                )
-            spec["serviceAccountName"] = account
-            spec.pop("serviceAccount", None)  # the same by its old name
-        if config.image_pull_secrets:
-            spec.setdefault("imagePullSecrets", [{"name": name} for name in config.image_pull_secrets])
-        if config.pod_security:
-            spec.setdefault("securityContext", dict(config.pod_security))
-        if config.grace is not None:
-            spec.setdefault("terminationGracePeriodSeconds", config.grace)
+        spec["restartPolicy"] = "Never"
+        secure(spec, asked or context.spec.task_template.security_context.run_as.k8s_service_account, config=self._config)
 
     def _metadata(
         self, context: TaskContext, base: Json, primary: str, *, moved: bool
@@ -178,6 +159,38 @@ class Pods:
             ("annotations", {reading.UPLOADER: raw.UPLOADER} if moved else {}),
         )
         return labels, annotations
+
+
+def named_template(name: str, namespace: str, *, config: PodConfig) -> Json | None:
+    """The ``template`` of a PodTemplate of the namespace, or of the operator's; None where there is none."""
+    places = dict.fromkeys(filter(None, (namespace, config.template_namespace)))
+    found = next((t for place in places if (t := config.templates(place, name)) is not None), None)
+    return reading.mapping(found.get("template")) if found is not None else None
+
+
+def complete_main(main: dict[str, Any], *, config: PodConfig) -> None:
+    """What the operator says of primary containers that say nothing."""
+    if config.image_pull_policy:
+        main.setdefault("imagePullPolicy", config.image_pull_policy)
+    if config.container_security:
+        main.setdefault("securityContext", dict(config.container_security))
+    main.setdefault("terminationMessagePolicy", _MESSAGES)
+
+
+def secure(spec: dict[str, Any], account: str, *, config: PodConfig) -> None:
+    """Who a pod is, and the operator's word on it. Raises InvalidArgument for an ``account`` that can be none."""
+    spec.setdefault("enableServiceLinks", False)
+    if account := str(account or spec.get("serviceAccountName") or config.service_account):
+        if not is_object_name(account):
+            raise InvalidArgument(f"security_context.run_as.k8s_service_account: {account!r} can't be a ServiceAccount's name")
+        spec["serviceAccountName"] = account
+        spec.pop("serviceAccount", None)  # the same by its old name
+    if config.image_pull_secrets:
+        spec.setdefault("imagePullSecrets", [{"name": name} for name in config.image_pull_secrets])
+    if config.pod_security:
+        spec.setdefault("securityContext", dict(config.pod_security))
+    if config.grace is not None:
+        spec.setdefault("terminationGracePeriodSeconds", config.grace)
 
 
 def own_pod(template: tasks_pb2.TaskTemplate) -> tuple[dict[str, Any], str]:
@@ -216,16 +229,16 @@ def _port(port: tasks_pb2.ContainerPort) -> dict[str, Any]:
     return {"containerPort": port.container_port} | ({"name": port.name} if port.name else {})
 
 
-def _all(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def containers(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The task's containers, each a dict to be changed."""
     return [c for key in ("initContainers", "containers") for c in spec.get(key) or () if isinstance(c, dict)]
 
 
-def _named(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
+def named(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
     return next(container for container in spec["containers"] if container.get("name") == name)
 
 
-def _render(container: dict[str, Any], known: Mapping[str, str]) -> None:
+def fill_in(container: dict[str, Any], known: Mapping[str, str]) -> None:
     for key in ("command", "args"):
         if container.get(key):
             container[key] = list(render((str(text) for text in container[key]), known))
@@ -239,12 +252,12 @@ def _render(container: dict[str, Any], known: Mapping[str, str]) -> None:
 
 def _environment(container: Json, hidden: Sequence[Json], context: TaskContext, config: PodConfig) -> list[dict[str, Any]]:
     """Each variable once. Ours stand first, so that the user's may refer to them as ``$(RUN_NAME)``."""
-    store = [] if raw.data_config(context.spec.task_template).enabled else _literal(config.store)
+    store = [] if raw.data_config(context.spec.task_template).enabled else literal(config.store)
     run = {entry.key: entry.value for entry in context.run_spec.envs.values}
-    layers = (*store, *_literal(config.environment), *container["env"], *_literal(run), *hidden)
+    layers = (*store, *literal(config.environment), *container["env"], *literal(run), *hidden)
     said = {str(entry.get("name")): dict(entry) for entry in layers}
     actions = str(said.get(shared.ACTIONS, {}).get("value", "1"))
-    system = {str(entry["name"]): entry for entry in _literal(shared.system(context, actions=actions))}
+    system = {str(entry["name"]): entry for entry in literal(shared.system(context, actions=actions))}
     return list((system | said | system).values())
 
 
@@ -252,16 +265,16 @@ def has_runtime(template: tasks_pb2.TaskTemplate) -> bool:
     """Whether the task's program is Flyte's own, as far as its command line tells."""
     try:
         spec, primary = own_pod(template)
-        return not raw.is_raw(template, _named(spec, primary))
+        return not raw.is_raw(template, named(spec, primary))
     except InvalidArgument:  # a connector's, which has no program
         return True
 
 
-def _store(config: PodConfig) -> dict[str, list[Json]]:
+def store(config: PodConfig) -> dict[str, list[Json]]:
     """How a container reaches the store."""
-    found: dict[str, list[Json]] = {"env": [*_literal(config.store)]}
+    found: dict[str, list[Json]] = {"env": [*literal(config.store)]}
     return found | ({"envFrom": [{"secretRef": {"name": config.store_secret}}]} if config.store_secret else {})
 
 
-def _literal(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def literal(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in environment.items()]

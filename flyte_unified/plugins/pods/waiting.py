@@ -21,9 +21,10 @@ _THROTTLED = re.compile(r"\b429\b|too ?many ?requests|rate limit|rate exceeded|q
 _PASSING = re.compile(r"failed to sync|timed out|deadline exceeded|is reserved for", re.IGNORECASE)
 """What a busy node says of a container that it can make later."""
 _NO_SECRET = re.compile(r'secret "(?P<name>[^"]+)" not found|in secret \S+/(?P<other>\S+)', re.IGNORECASE)
-_PULLS = frozenset(
+PULLS = frozenset(
     {"ErrImageNeverPull", "ImageInspectError", "ImagePullBackOff", "RegistryUnavailable", "SignatureValidationFailed"}
 )
+"""Reasons of a container whose image can't be had."""
 
 
 def fault(code: str, message: str, failure: Failure, *, retryable: bool = True) -> Fault:
@@ -83,7 +84,7 @@ def _trouble(
     told = f"container {container.name!r}: {message or reason}"
     if reason == "InvalidImageName":
         return 0.0, fault(reason, f"{container.image!r} is no name of an image: {told}", Failure.USER, retryable=False)
-    if reason in _PULLS:
+    if reason in PULLS:
         system = reason == "RegistryUnavailable" or _THROTTLED.search(message) is not None
         failure = Failure.SYSTEM if system else Failure.USER
         return config.image_pull, fault(reason, f"image {container.image!r} can't be had: {told}", failure)

@@ -21,9 +21,10 @@ Where the kernel does not allow it, pods with volumes are refused; so a task tha
 """
 
 from flyte_unified.testing.kubelet.cluster import lose
+from flyte_unified.testing.kubelet.deployments import Deployments
 from flyte_unified.testing.kubelet.images import Images
 from flyte_unified.testing.kubelet.kubelet import Kubelet
 from flyte_unified.testing.kubelet.scheduler import Scheduler
 from flyte_unified.testing.kubelet.services import Pace
 
-__all__ = ["Images", "Kubelet", "Pace", "Scheduler", "lose"]
+__all__ = ["Deployments", "Images", "Kubelet", "Pace", "Scheduler", "lose"]

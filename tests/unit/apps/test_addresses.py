@@ -74,7 +74,7 @@ def test_what_is_below_and_no_app_is_nothing_of_the_servers_either() -> None:
 def test_an_app_that_is_gone_has_no_host_any_more() -> None:
     """Neither the short one nor the long one."""
     there = directory()
-    there.remove(of(AppKey("p", "d", "hello"), "hello"))
+    there.remove(AppKey("p", "d", "hello"))
     assert there.find("hello") is there.find("hello.p.d") is None
 
 
@@ -118,5 +118,5 @@ def test_connectors_are_found_by_their_domain() -> None:
     there.put(connector)
     assert there.connectors("p", "d") == ["farm.p.d.localhost@localhost:30080"]
     assert there.connectors("p", "other") == []
-    there.remove(connector)
+    there.remove(connector.key)
     assert there.connectors("p", "d") == []

@@ -1,0 +1,197 @@
+"""Makes the cluster as apps are wanted, and tells how they are: while this server leads.
+
+Of each app in turn the row is read, what stands in the cluster is looked at, and what is different is applied: whatever
+happened, however often, and whoever led before. Nothing is remembered but what need not be written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from flyte_unified.apps.api import Observe
+from flyte_unified.apps.cluster.manifests import (
+    ASLEEP,
+    TOUCHES,
+    Surroundings,
+    annotation,
+    is_ready,
+    manifests,
+    visited,
+)
+from flyte_unified.apps.cluster.status import status
+from flyte_unified.apps.cluster.view import View
+from flyte_unified.apps.model import App, AppKey, Phase, Told
+from flyte_unified.core.clock import SECOND, Clock, Micros, seconds
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument
+from flyte_unified.kube.client import APPLY, Kube
+from flyte_unified.kube.errors import Away, Conflict, KubeError, Missing, Throttled
+from flyte_unified.kube.informer import pause
+from flyte_unified.kube.kinds import DEPLOYMENTS, SERVICES, Kind, Object
+from flyte_unified.plugins.pods import reading
+from flyte_unified.plugins.pods.config import PodConfig
+
+_log = structlog.get_logger(__name__)
+_LATER = (Away, Throttled, Conflict)
+"""What says nothing of the app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    replicas: int
+    asleep: bool = False
+    again: float | None = None
+    """Seconds until that may be another one, though nothing happens."""
+
+
+class Term:
+    """``find`` reads an app as it is now; ``idle`` is in seconds, for apps that say nothing else."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        config: PodConfig,
+        view: View,
+        surroundings: Surroundings,
+        find: Callable[[AppKey], Awaitable[App | None]],
+        observe: Observe,
+        idle: float,
+        clock: Clock,
+    ) -> None:
+        self._kube = kube
+        self._config = config
+        self._view = view
+        self._surroundings = surroundings
+        self._find = find
+        self._observe = observe
+        self._idle = idle
+        self._clock = clock
+        self._due: dict[AppKey, None] = {}
+        self._woken = asyncio.Event()
+        self._timers: dict[AppKey, asyncio.TimerHandle] = {}
+        self._failures: dict[AppKey, int] = {}
+        self._applied: dict[tuple[Kind, AppKey], tuple[str, str]] = {}
+        """What was applied, as a digest, and the version that the object had then."""
+
+    def look(self, key: AppKey) -> None:
+        """Something may be different."""
+        self._due[key] = None
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        try:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                while self._due:
+                    key = next(iter(self._due))
+                    del self._due[key]
+                    await self._try(key)
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _try(self, key: AppKey) -> None:
+        try:
+            again = await self._see_to(key)
+        except Exception as error:  # without this loop no app would be seen to
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            again = pause(failures)
+            foreseen = isinstance(error, FlyteUnifiedError)
+            _log.warning("an app could not be seen to", app=str(key), error=str(error), exc_info=not foreseen)
+        else:
+            self._failures.pop(key, None)
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if again is not None:
+            self._timers[key] = asyncio.get_running_loop().call_later(again, self.look, key)
+
+    async def _see_to(self, key: AppKey) -> float | None:
+        """After how many seconds to look again."""
+        app = await self._find(key)
+        if app is None or app.spec.cluster:
+            await self._remove(key)
+            return None
+        deployment, pods = self._view.get(DEPLOYMENTS, key), self._view.pods(key)
+        size = self._size(app, deployment, pods)
+        try:
+            wanted = manifests(
+                app,
+                namespace=self._view.place(key),
+                replicas=size.replicas,
+                asleep=size.asleep,
+                surroundings=self._surroundings,
+                config=self._config,
+            )
+            for kind, manifest in zip((DEPLOYMENTS, SERVICES), wanted, strict=True):
+                await self._apply(kind, key, manifest)
+        except InvalidArgument as error:
+            await self._say(app, Told(phase=Phase.DEPLOYMENT_STATUS_FAILED, message=error.message))
+            return None
+        except _LATER:
+            raise
+        except KubeError as error:
+            await self._say(app, Told(phase=Phase.DEPLOYMENT_STATUS_FAILED, message=error.message))
+            raise
+        told = status(app, deployment, pods, asleep=size.asleep)
+        if told is not None:
+            await self._say(app, told)
+        return size.again
+
+    def _size(self, app: App, deployment: Object | None, pods: list[Object]) -> Size:
+        scaling = app.spec.autoscaling
+        least = scaling.replicas.min if scaling.HasField("replicas") else 0
+        if not app.wanted:
+            return Size(0)
+        if least or deployment is None or app.phase == Phase.DEPLOYMENT_STATUS_PENDING:
+            return Size(max(1, least))
+        idle = seconds(scaling.scaledown_period) if scaling.HasField("scaledown_period") else self._idle
+        now, asked = self._clock.now(), visited(deployment)
+        if annotation(deployment, ASLEEP) == str(app.revision):
+            return Size(1) if asked + idle * SECOND > now else Size(0, asleep=True)
+        since = max((at for pod in pods if (at := _ready_since(pod)) is not None), default=None)
+        if since is None:
+            return Size(1)
+        left = max(asked, since) / SECOND + idle * (1 + 1 / TOUCHES) - now / SECOND
+        return Size(1, again=left) if left > 0 else Size(0, asleep=True)
+
+    async def _apply(self, kind: Kind, key: AppKey, manifest: Object) -> None:
+        """If it is another one than was applied last, or somebody changed it since."""
+        digest = hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        known = self._view.get(kind, key)
+        if known is not None and self._applied.get((kind, key)) == (digest, _version(known)):
+            return
+        metadata = manifest["metadata"]
+        applied = await self._kube.patch(kind, metadata["name"], manifest, namespace=metadata["namespace"], content_type=APPLY)
+        self._applied[(kind, key)] = (digest, _version(applied))
+
+    async def _remove(self, key: AppKey) -> None:
+        for kind in (DEPLOYMENTS, SERVICES):
+            self._applied.pop((kind, key), None)
+            if (known := self._view.get(kind, key)) is None or "deletionTimestamp" in known["metadata"]:
+                continue
+            metadata = known["metadata"]
+            try:
+                await self._kube.delete(kind, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
+            except Missing:
+                continue
+
+    async def _say(self, app: App, told: Told) -> None:
+        await self._observe(app.key, app.deployment, told)
+
+
+def _version(obj: Object) -> str:
+    """What changes when somebody changes what it shall be."""
+    metadata = obj["metadata"]
+    return f"{metadata.get('uid')} {metadata.get('generation') or metadata.get('resourceVersion')}"
+
+
+def _ready_since(pod: Object) -> Micros | None:
+    return reading.read(pod).conditions["Ready"].at if is_ready(pod) else None
