@@ -66,10 +66,10 @@ def release(patch: pytest.MonkeyPatch, directory: Path, *, step: str, minimum: s
     patch.setattr(schema, "HEAD", LATER)
 
 
-def losses(opened: Callable[[], AbstractContextManager[Connection]], found: Config) -> Iterator[str]:
-    """Runs every migration on an empty database; what each takes from the programs that it leaves in use."""
+def losses(opened: Callable[[], AbstractContextManager[Connection]], found: Config, since: str = "base") -> Iterator[str]:
+    """Runs every migration on an empty database; what each after ``since`` takes from the programs that it leaves in use."""
     before: dict[str, Any] = {}
-    for script in reversed([*ScriptDirectory.from_config(found).walk_revisions()]):
+    for script in reversed([*ScriptDirectory.from_config(found).walk_revisions(since)]):
         with opened() as connection:
             found.attributes["connection"] = connection
             command.upgrade(found, script.revision)

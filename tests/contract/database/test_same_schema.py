@@ -126,11 +126,11 @@ async def test_a_newer_schema_without_room_for_us_is_refused(
     assert await _objects(empty[0]) == before
 
 
-async def _losses(url: str, found: Config) -> list[str]:
+async def _losses(url: str, found: Config, since: str = "base") -> list[str]:
     engine = create_async_engine("postgresql+asyncpg://" + url.partition("://")[2], poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(lambda connection: list(losses(lambda: nullcontext(connection), found)))
+            return await connection.run_sync(lambda connection: list(losses(lambda: nullcontext(connection), found, since)))
     finally:
         await engine.dispose()
 
@@ -138,15 +138,15 @@ async def _losses(url: str, found: Config) -> list[str]:
 async def test_a_migration_takes_nothing_from_the_programs_before_it(empty: list[str], tmp_path: Path) -> None:
     """It adds, or notes that they are out: while a cluster is upgraded, old and new use one schema."""
     assert await _losses(empty[0], config()) == []
-    assert await _losses(empty[1], config(scripts(tmp_path, step=ADDS))) == []
+    assert await _losses(empty[1], config(scripts(tmp_path, step=ADDS)), HEAD) == []
 
 
 @pytest.mark.parametrize("what", TAKES)
 async def test_what_a_migration_takes_is_found(empty: list[str], tmp_path: Path, what: str) -> None:
     """One thing each, unless it says that the programs before it are out."""
     (tmp_path / "out").mkdir()
-    assert len(await _losses(empty[0], config(scripts(tmp_path, step=TAKES[what])))) == 1
-    assert await _losses(empty[1], config(scripts(tmp_path / "out", step=TAKES[what], minimum=LATER))) == []
+    assert len(await _losses(empty[0], config(scripts(tmp_path, step=TAKES[what])), HEAD)) == 1
+    assert await _losses(empty[1], config(scripts(tmp_path / "out", step=TAKES[what], minimum=LATER)), HEAD) == []
 
 
 async def test_old_and_new_serve_on_one_schema(empty: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
