@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test test-plugins test-stores test-cluster cluster lint bench conformance format generate wheel clean
+.PHONY: help demo start test test-plugins test-stores test-cluster cluster lint bench conformance format generate wheel clean packages
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,10 +25,7 @@ demo: $(VENV)/.laptop ## start a server, run a program on it, show the result, l
 start: $(VENV)/.laptop ## run the server here; ARGS="--port 8080"
 	@$(BIN)/flyte-unified start $(ARGS)
 
-test: $(VENV)/.tools ## run the tests
-	@$(call debian,chromium,command -v chromium)
-	@$(call debian,podman runc,command -v podman)
-	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
+test: $(VENV)/.tools packages ## run the tests
 	$(BIN)/python -m $(if $(filter tests,$(TESTS)),tests.lanes,pytest $(TESTS)) $(ARGS)
 
 test-stores: $(VENV)/.tools ## run the tests of object stores, Azure's stand-in included, which npm installs once
@@ -88,6 +85,11 @@ install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BI
 debian = { $(2); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	&& echo "installing Debian's $(1) for the tests" && apt-get update -qq \
 	&& apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || true
+
+packages:
+	@$(call debian,chromium,command -v chromium)
+	@$(call debian,podman runc,command -v podman)
+	@$(call debian,postgresql,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb)
 
 $(BIN)/python:
 	@set -e; for python in $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11); do \
