@@ -32,6 +32,9 @@ Beside the tests named here, `{_EVERY}` sends every RPC an empty message, noise 
 the wrong kind of call.
 """
 
+_CONNECTORS = "flyteidl2.connector."
+_ASKED = "A connector answers these, and this server asks them ([connectors](connectors.md)): they do not count here.\n\n"
+
 
 def page() -> str:
     methods = sorted(_methods(), key=lambda method: (method.service, method.rpc))
@@ -39,10 +42,12 @@ def page() -> str:
     services: defaultdict[str, list[Method]] = defaultdict(list)
     for method in methods:
         services[method.service].append(method)
-    built = sum(method.handler is not None for method in methods)
-    lines = [_HEAD, f"\n{built} of {len(methods)} RPCs are built.\n"]
+    ours = [method for method in methods if not method.service.startswith(_CONNECTORS)]
+    built = sum(method.handler is not None for method in ours)
+    lines = [_HEAD, f"\n{built} of {len(ours)} RPCs are built.\n"]
     for service, rpcs in services.items():
-        lines.append(f"\n## {service}\n\n| RPC | kind | built | shown by |\n|---|---|---|---|\n")
+        about = _ASKED if service.startswith(_CONNECTORS) else ""
+        lines.append(f"\n## {service}\n\n{about}| RPC | kind | built | shown by |\n|---|---|---|---|\n")
         for rpc in rpcs:
             told = "yes" if rpc.handler is not None else "no"
             shown = ", ".join(f"`{path}`" for path in _shown_by(rpc, texts)) if rpc.handler is not None else ""
