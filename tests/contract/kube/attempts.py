@@ -62,7 +62,7 @@ class Stand:
         self._launchers: list[Launcher] = []
         self.launcher: Launcher
 
-    def pods(self, *, quiet: float = 0.2, kube: Kube | None = None, patience: float = 0.5) -> PodLauncher:
+    def pods(self, *, quiet: float = 0.2, kube: Kube | None = None, patience: float = 0.5, lost: float = 5.0) -> PodLauncher:
         return PodLauncher(
             kube=kube or self.kube,
             namespace=lambda _: self.namespace,
@@ -70,7 +70,7 @@ class Stand:
             owner=self.owners.get,
             logs=self.keeper(patience),
             clock=self.clock,
-            patience=Patience(lost=1.0),
+            patience=Patience(lost=lost),
             quiet=quiet,
         )
 

@@ -201,6 +201,7 @@ async def test_a_long_log_loses_its_middle(kube: Kube, fake: FakeKube, namespace
 @pytest.mark.parametrize("killed", [False, True])
 async def test_graces_end_by_themselves(stand: Stand, kube: Kube, killed: bool):
     """A pod that is deleted and of which its node says nothing more ends when patience does, and is removed by force."""
+    await stand.restart(stand.pods(lost=0.5))
     name = await stand.launch()
     await stand.seen(name)
     await stand.run(name)
