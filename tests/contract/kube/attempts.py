@@ -79,7 +79,7 @@ class Stand:
         return LogKeeper(kube=self.kube, store=self.store, base=base, limit=self.limit, clock=self.clock, patience=patience)
 
     async def start(self, launcher: Launcher | None = None) -> list[Event]:
-        self.launcher = launcher or self.pods()
+        self.launcher = self.pods() if launcher is None else launcher
         self._launchers.append(self.launcher)
         return await self.launcher.start(self._told)
 
