@@ -117,10 +117,17 @@ def test_build(said: dict[str, Said]) -> None:
 
 def test_rerun(said: dict[str, Said]) -> None:
     """Another run begins; it is told by its name."""
-    found = of(said, "rerun")
+    run = said["run"]["name"]
+    found = said[f"rerun {run}"]
     assert found["code"] == 0
     assert re.search(r"Created Run: r\w+", found["output"])
-    assert said["run"]["name"] in found["output"]
+    assert run in found["output"]
+
+
+def test_a_rerun_with_another_input(said: dict[str, Said]) -> None:
+    """What is not said anew is as it was."""
+    assert of(said, "rerun", "--n")["code"] == 0
+    assert "you: 5" in of(said, "get", "io")["output"]
 
 
 def test_the_sdk_s_own_example(said: dict[str, Said]) -> None:

@@ -53,6 +53,9 @@ def run_all(directory: Path) -> None:
     say("run", name=run)
     type_in("get", "code", run, "--dest", str(directory / "code"))
     type_in("rerun", run)
+    again = re.search(r"Created Run: (\w+)", type_in("rerun", "--follow", run, "--n", "3"))
+    assert again
+    type_in("get", "io", again[1], "--outputs-only")
     type_in("build", "hello.py", "env")
     type_in("get", "config")
     config = ("--project", "p", "--domain", "development")

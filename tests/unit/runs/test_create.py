@@ -271,3 +271,12 @@ async def test_a_related_run_is_a_rerun(world: World) -> None:
     response = await world.handlers.create_run(request("r1", run_spec=spec), context())
     relation = response.run.action.metadata.relation
     assert (relation.related_to.name, relation.relation_type) == ("r0", common_run_pb2.RELATION_TYPE_RERUN)
+
+
+async def test_a_run_knows_which_spawned_it(world: World) -> None:
+    """Of whatever kind it is, a relation is kept and shown as it was said."""
+    spec = run_pb2.RunSpec()
+    spec.relation.related_to.name = "r0"
+    spec.relation.relation_type = common_run_pb2.RELATION_TYPE_SPAWN
+    response = await world.handlers.create_run(request("r1", run_spec=spec), context())
+    assert response.run.action.metadata.relation == spec.relation
