@@ -43,8 +43,8 @@ def access_everywhere(namespace: str) -> list[Object]:
 
 
 def project_access(namespace: str) -> list[Object]:
-    """What a namespace of tasks needs."""
-    return _placed(_read(KUBERNETES / "project"), namespace)
+    """The accounts that a namespace of tasks needs."""
+    return _placed([obj for obj in _read(KUBERNETES / "project") if obj["kind"] in _ACCESS], namespace)
 
 
 def _placed(objects: list[Object], namespace: str) -> list[Object]:

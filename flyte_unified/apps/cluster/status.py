@@ -11,8 +11,8 @@ from flyte_unified.kube.kinds import Object
 from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.waiting import PULLS
 
-_HOPELESS = 3
-"""Ends of a container after which its app has failed. It is tried further."""
+_CRASHES = "CrashLoopBackOff"
+"""What a node says of a container that ended again soon after its start. It is tried further."""
 _LONGEST_WORDS = 500
 _FAILED, _DEPLOYING = Phase.DEPLOYMENT_STATUS_FAILED, Phase.DEPLOYMENT_STATUS_DEPLOYING
 _WOKEN = frozenset({Substate.SCALED_TO_ZERO, Substate.SCALING_FROM_ZERO})
@@ -29,7 +29,8 @@ def status(app: App, deployment: Object | None, pods: Sequence[Object], *, aslee
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.SCALED_TO_ZERO)
     troubles = [trouble for pod in current if (trouble := _trouble(pod)) is not None]
     if troubles:
-        return min(troubles, key=lambda told: told.phase != _FAILED)
+        told = min(troubles, key=lambda told: told.phase != _FAILED)
+        return told if told.phase != _DEPLOYING or app.phase != _FAILED else None  # one try more changes nothing
     if any(_pulls(pod) for pod in current):  # once more: it may pass, and it may not
         return None
     if (failed := _failed(deployment)) is not None:
@@ -68,13 +69,12 @@ def _ended(container: Mapping[str, Any]) -> Told | None:
     code = reading.whole(ended.get("exitCode"))
     if not ended or (now and not code):  # an init container that is done
         return None
-    ends = (reading.whole(container.get("restartCount")) or 0) + bool(now)
     last = next((line for line in reversed(reading.text(ended.get("message")).splitlines()) if line.strip()), "")
     words = f"exit code {code}{f': {last.strip()}' if last else ''}"
     if ended.get("reason") == "OOMKilled":
         words = f"its memory limit was not enough ({words})"
         return Told(phase=_FAILED, substate=Substate.OOM_KILLED, message=_short(words))
-    if ends >= _HOPELESS:
+    if reading.mapping(reading.mapping(container.get("state")).get("waiting")).get("reason") == _CRASHES:
         return Told(phase=_FAILED, substate=Substate.CRASH_LOOP, message=_short(words))
     return Told(phase=_DEPLOYING, substate=Substate.INITIALIZING, message=_short(words))
 

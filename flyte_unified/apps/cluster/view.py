@@ -33,7 +33,12 @@ class View:
 
     async def start(self) -> None:
         """Returns when all there is was seen. Raises KubeError for what waiting does not mend."""
-        await asyncio.gather(*(informer.start() for informer in self._informers.values()))
+        try:
+            for informer in self._informers.values():
+                await informer.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         await asyncio.gather(*(informer.stop() for informer in self._informers.values()))
