@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flyteidl2.core import execution_pb2, tasks_pb2
+from flyteidl2.task import run_pb2
 from google.protobuf import struct_pb2
 
 from flyte_unified.core.clock import timestamp
@@ -33,6 +34,8 @@ ACTIONS = "_U_USE_ACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
 _DEBUG = "_F_E_VS"
 """1 has the SDK start code-server in place of the task (``flyte run --debug``)."""
+_GPUS = "nvidia.com/gpu"
+"""How a task's own pod calls them."""
 _INPUTS = re.compile(rb"\{\{\s*[.$]inputs\.", re.IGNORECASE)
 _ORG = "local"
 """The SDK's runtime wants a name; the server ignores it."""
@@ -63,7 +66,7 @@ def command(context: TaskContext) -> Process | Refusal:
         container = template.container
         image, arguments = container.image, [*container.command, *container.args]
         environment = {entry.key: entry.value for entry in container.env}
-        resources = _resources(_entries(container.resources.requests), _entries(container.resources.limits))
+        requests, limits = _entries(container.resources.requests), _entries(container.resources.limits)
     elif template.HasField("k8s_pod"):
         found = primary(template)
         if found is None:
@@ -71,7 +74,7 @@ def command(context: TaskContext) -> Process | Refusal:
         image, arguments = str(found.get("image", "")), [*_strings(found.get("command")), *_strings(found.get("args"))]
         environment = _pod_environment(found)
         asked = _mapping(found.get("resources"))
-        resources = _resources(_texts(asked.get("requests")), _texts(asked.get("limits")))
+        requests, limits = _texts(asked.get("requests")), _texts(asked.get("limits"))
     else:
         return Refusal("BadTaskSpecification", f"a task of type {template.type!r} without container or pod can't run here")
     environment |= {entry.key: entry.value for entry in context.run_spec.envs.values}
@@ -80,7 +83,7 @@ def command(context: TaskContext) -> Process | Refusal:
         arguments=render(arguments, known),
         environment=environment,
         system=system(context, actions=environment.get(ACTIONS, "1")),
-        resources=resources,
+        resources=_resources(requests, limits, context.run_spec.default_settings.task_resource_defaults),
         image=image,
         links=links(context, known),
         secrets=tuple(wanted(template.security_context, context.run_spec.security_context)),
@@ -158,18 +161,24 @@ def _link(link: execution_pb2.TaskLog, known: Mapping[str, str]) -> execution_pb
     return rendered
 
 
-def _resources(requests: Mapping[str, str], limits: Mapping[str, str]) -> Resources:
-    def asked(name: str) -> float:
-        text = requests.get(name) or limits.get(name)
-        return quantity(text, field=f"resources.{name}") if text else 0.0
+def _resources(requests: Mapping[str, str], limits: Mapping[str, str], given: run_pb2.TaskResourceDefaults) -> Resources:
+    """``given`` by the run: what a task has that says nothing of it, and the most that any has."""
+    least, most = _entries(given.requests), _entries(given.max)
+    if _GPUS in requests or _GPUS in limits:
+        least.pop("gpu", None)
 
-    limit = limits.get("memory")
+    def amount(name: str, *said: Mapping[str, str]) -> float:
+        field = f"resources.{name}"
+        found = next((text for texts in said if (text := texts.get(name))), "")
+        bound = most.get("gpu" if name == _GPUS else name)
+        return min(quantity(text, field=field) for text in (found, bound or found)) if found else 0.0
+
     return Resources(
-        cpu=asked("cpu"),
-        memory=int(asked("memory")),
-        memory_limit=int(quantity(limit, field="resources.memory")) if limit else 0,
-        cpu_limit=quantity(limits["cpu"], field="resources.cpu") if limits.get("cpu") else 0.0,
-        gpu=int(max(asked("gpu"), asked("nvidia.com/gpu"))),
+        cpu=amount("cpu", requests, limits, least),
+        memory=int(amount("memory", requests, limits, least)),
+        memory_limit=int(amount("memory", limits)),
+        cpu_limit=amount("cpu", limits),
+        gpu=int(max(amount("gpu", requests, limits, least), amount(_GPUS, requests, limits))),
     )
 
 

@@ -100,28 +100,23 @@ class Pods:
     def _fill(self, spec: dict[str, Any], main: dict[str, Any], context: TaskContext) -> None:
         """Commands, environment and resources of the task's containers, and what the pod as a whole needs."""
         config, template = self._config, context.spec.task_template
+        given = context.run_spec.default_settings.task_resource_defaults
+        extended = scheduling.extended(template.extended_resources, given)
         known = shared.variables(context)
         wanted = secrets.wanted(template.security_context, context.run_spec.security_context)
         hidden = secrets.variables(wanted, context.action.key, config)
         secret = store(config).get("envFrom", [])
-        device = scheduling.accelerator(template.extended_resources, config).resource
+        device = scheduling.accelerator(extended, config).resource
         for container in containers(spec):
             fill_in(container, known)
             container["env"] = _environment(container, hidden, context, config)
             if secret and not raw.data_config(template).enabled:
                 container["envFrom"] = added(container.get("envFrom") or (), secret)
             asked = reading.mapping(container.get("resources"))
-            complete = resources.complete(
-                asked,
-                config=config,
-                accelerator=device,
-                defaults=container is main,
-                given=context.run_spec.default_settings.task_resource_defaults,
-            )
+            complete = resources.complete(asked, config=config, accelerator=device, defaults=container is main, given=given)
             if complete:
                 container["resources"] = complete
         complete_main(main, config=config)
-        extended = template.extended_resources
         scheduling.place(spec, config=config, may_vanish=scheduling.interruptible(context, config))
         scheduling.accelerate(spec, extended, config=config)
         if extended.HasField("shared_memory"):

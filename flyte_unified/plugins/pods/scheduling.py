@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyteidl2.core import tasks_pb2
+from flyteidl2.task import run_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.quantities import quantity
@@ -43,6 +44,16 @@ def place(spec: dict[str, Any], *, config: PodConfig, may_vanish: bool) -> None:
         spec["nodeSelector"] = selector
     if tolerations:
         spec["tolerations"] = added(tolerations, ())
+
+
+def extended(asked: tasks_pb2.ExtendedResources, given: run_pb2.TaskResourceDefaults) -> tasks_pb2.ExtendedResources:
+    """What a task asks for; the run's accelerator where it names none."""
+    if asked.gpu_accelerator.ByteSize() or not given.HasField("default_accelerator"):
+        return asked
+    completed = tasks_pb2.ExtendedResources()
+    completed.CopyFrom(asked)
+    completed.gpu_accelerator.CopyFrom(given.default_accelerator)
+    return completed
 
 
 def accelerator(extended: tasks_pb2.ExtendedResources, config: PodConfig) -> Accelerator:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.plugins.contexts import built, refused
+from flyteidl2.task import run_pb2
+from google.protobuf import json_format
+
+from flyte_unified.plugins import registry
+from flyte_unified.plugins.api import Process, Resources
+from tests.unit.plugins.contexts import CONTAINER, built, context_of, refused, spec
 
 GIVEN = {
     "defaultSettings": {
@@ -52,3 +57,34 @@ def test_a_pod_template_of_the_project() -> None:
     built({**_asking(), "metadata": {"pod_template_name": "mine"}}, TEMPLATE, templates=templates)
     assert named == ["of-the-project", "mine"]
     assert refused(_asking(), TEMPLATE).startswith("run_spec.default_settings.pod_template_name: there is no PodTemplate")
+
+
+def _on_a_laptop(limits: dict[str, str] | None = None, **requests: str) -> Resources:
+    asked = {
+        kind: [{"name": name.upper(), "value": value} for name, value in amounts.items()]
+        for kind, amounts in (("requests", requests), ("limits", limits or {}))
+    }
+    run = json_format.ParseDict(GIVEN, run_pb2.RunSpec())
+    work = registry.describe(context_of(spec(container=CONTAINER | {"resources": asked}), run_spec=run))
+    assert isinstance(work, Process), work
+    return work.resources
+
+
+def test_slots_of_a_laptop() -> None:
+    """The same counts there: what a task says nothing of, and the most that any has."""
+    assert _on_a_laptop() == Resources(cpu=3.0)
+    asked = _on_a_laptop(cpu="8", memory="8Gi", limits={"memory": "9Gi"})
+    assert asked == Resources(cpu=4.0, memory=2 << 30, memory_limit=2 << 30)
+    assert _on_a_laptop(limits={"cpu": "500m"}) == Resources(cpu=0.5, cpu_limit=0.5)
+
+
+def test_an_accelerator_of_the_project() -> None:
+    """A task that asks for GPUs and names none has the project's; one that names its own, or wants none, has not."""
+    run = {"defaultSettings": {"taskResourceDefaults": {"defaultAccelerator": {"device": "mi300", "deviceClass": "AMD_GPU"}}}}
+    given = built(_asking(gpu="2"), run)
+    assert _resources(given)["limits"]["amd.com/gpu"] == "2"
+    assert "mi300" in str(given["affinity"])
+    own = built(_asking(gpu="2") | {"extendedResources": {"gpuAccelerator": {"device": "nvidia-l4"}}}, run)
+    assert _resources(own)["limits"]["nvidia.com/gpu"] == "2"
+    assert "mi300" not in str(own)
+    assert "affinity" not in built(_asking(), run)
