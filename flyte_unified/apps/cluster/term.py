@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import structlog
+from flyteidl2.app import app_definition_pb2 as idl
 
 from flyte_unified.apps.api import Observe
 from flyte_unified.apps.cluster.manifests import (
@@ -147,20 +148,20 @@ class Term:
 
     def _size(self, app: App, deployment: Object | None, pods: list[Object]) -> Size:
         scaling = app.spec.autoscaling
-        least = scaling.replicas.min if scaling.HasField("replicas") else 0
         if not app.wanted:
             return Size(0)
-        if least or deployment is None or app.phase == Phase.DEPLOYMENT_STATUS_PENDING:
-            return Size(max(1, least))
+        awake = Size(_between(scaling.replicas, deployment))
+        if scaling.replicas.min or deployment is None or app.phase == Phase.DEPLOYMENT_STATUS_PENDING:
+            return awake
         idle = seconds(scaling.scaledown_period) if scaling.HasField("scaledown_period") else self._idle
         now, asked = self._clock.now(), visited(deployment)
         if annotation(deployment, ASLEEP) == str(app.revision):
-            return Size(1) if asked + idle * SECOND > now else Size(0, asleep=True)
+            return awake if asked + idle * SECOND > now else Size(0, asleep=True)
         since = max((at for pod in pods if (at := _ready_since(pod)) is not None), default=None)
         if since is None:
-            return Size(1)
+            return awake
         left = max(asked, since) / SECOND + idle * (1 + 1 / TOUCHES) - now / SECOND
-        return Size(1, again=left) if left > 0 else Size(0, asleep=True)
+        return replace(awake, again=left) if left > 0 else Size(0, asleep=True)
 
     async def _apply(self, kind: Kind, key: AppKey, manifest: Object) -> None:
         """If it is another one than was applied last, or somebody changed it since."""
@@ -185,6 +186,13 @@ class Term:
 
     async def _say(self, app: App, told: Told) -> None:
         await self._observe(app.key, app.deployment, told)
+
+
+def _between(replicas: idl.Replicas, deployment: Object | None) -> int:
+    """The least, or what somebody scaled it to, up to the most."""
+    least = max(1, replicas.min)
+    there = reading.whole(deployment["spec"].get("replicas")) if deployment is not None else None
+    return int(min(max(least, there or 0), max(least, replicas.max)))
 
 
 def _version(obj: Object) -> str:
