@@ -29,8 +29,10 @@ from tests.databases import clear
 from tests.postgres import MISSING, PostgresServer
 from tests.sdk.durability.stand import DOMAIN, PROJECT, identifier
 
+LEASE = 2.0
+"""Seconds: short, as many tests wait until one is over; long enough that a server on a busy machine renews its own in time."""
 _FAST = {
-    "kubernetes.lease_duration": 1.0,
+    "kubernetes.lease_duration": LEASE,
     "execution.retry_backoff": 0.05,
     "execution.kill_grace": 0.5,
     "pods.node_lost_grace": 0.5,

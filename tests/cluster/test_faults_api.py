@@ -14,11 +14,11 @@ from flyte_unified.kube.kinds import TASK_ACTIONS
 from flyte_unified.testing.fake_kube.faults import WRITES, Asked
 from tests.cluster.bodies import AWAY
 from tests.cluster.replicas import Replica
-from tests.cluster.stand import Stand
+from tests.cluster.stand import LEASE, Stand
 from tests.sdk.durability.stand import identifier
 
-LEASE_LOST = 1.5
-"""Seconds; leases are for one."""
+LEASE_LOST = LEASE + 0.5
+"""Seconds."""
 
 
 async def _abort(server: Replica, run: str) -> None:

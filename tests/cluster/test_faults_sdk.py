@@ -10,7 +10,7 @@ import pytest
 
 from flyte_unified.core.phases import Phase
 from tests.cluster.replicas import Replica
-from tests.cluster.stand import Stand
+from tests.cluster.stand import LEASE, Stand
 from tests.sdk.durability.stand import Gate
 
 LEAVES = 2
@@ -24,7 +24,7 @@ async def _killed(stand: Stand, server: Replica) -> None:
 
 async def _without_an_api_server(stand: Stand, server: Replica) -> None:
     stand.faults.outage()
-    await asyncio.sleep(1.2)  # longer than its lease
+    await asyncio.sleep(LEASE + 0.2)  # longer than it is leader
     stand.faults.restore()
 
 
