@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 HEARTBEAT = 10.0
 """Seconds between renewals of a reservation; three may be missed."""
+_PAUSE = 1.0
+"""Seconds before a catalog is asked again that gave no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +162,22 @@ class Caching:
         self._tasks[action] = asyncio.create_task(work, name=f"cache {action}")
 
     async def _await_free(self, key: str, woken: Callable[[], None]) -> None:
-        await self._catalog.freed(key)
-        woken()
+        while True:
+            try:
+                await self._catalog.freed(key)
+            except Exception:  # whatever it is: nobody else would wake the action
+                _log.exception("a reservation could not be waited for; it will be", key=key)
+                await asyncio.sleep(_PAUSE)
+            else:
+                return woken()
 
     async def _keep(self, key: str, owner: str) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            await self._catalog.reserve(key, owner, heartbeat=HEARTBEAT)
+            try:
+                await self._catalog.reserve(key, owner, heartbeat=HEARTBEAT)
+            except Exception:  # without the next renewal another would compute the same
+                _log.exception("a reservation could not be renewed", key=key)
 
 
 def _overwrite(run_spec: run_pb2.RunSpec) -> bool:
