@@ -28,11 +28,15 @@ def test_aborting_a_run_ends_all_of_it(client: Client) -> None:
     assert (said["run"]["phase"], said["run"]["reason"]) == ("ABORTED", "no longer wanted")
     assert said["run"]["raised"] == "ActionAbortedError"
     assert [child["phase"] for child in said["run children"]["actions"]] == ["ABORTED", "ABORTED"]
-    started, stopped = said["run"]["attempts"][0]["events"]
-    assert started.startswith("process ")
-    assert stopped == "stopped: no longer wanted"
     assert len(said["run"]["pids"]) == 4
     assert gone(said["run"]["pids"])
+
+
+def test_an_aborted_attempt_tells_why_it_was_stopped(client: Client) -> None:
+    """Among its events, after the process that it was."""
+    started, stopped = client.say("aborts")["run"]["attempts"][0]["events"]
+    assert started.startswith("process ")
+    assert stopped == "stopped: no longer wanted"
 
 
 def test_aborting_an_action_is_told_to_its_parent(client: Client) -> None:
