@@ -73,7 +73,7 @@ class Cluster:
         )
         pods = Pods(config)
         self._operators = Operators(pods, operator_config(settings.operators))
-        self._connectors = ConnectorParts(settings, parts)
+        self._connectors = ConnectorParts(settings, parts, reveal=self.vault.reveal)
         images = ImagePods(pods, image_config(settings.images), config.data).describe if settings.images.build else no_images
         self._plugins = ClusterPlugins(
             pods=pods, operators=self._operators, images=images, connectors=self._connectors.describe

@@ -13,18 +13,18 @@ from flyte_unified.settings import Settings
 
 
 class ConnectorParts:
-    """``reveal`` knows values of secrets, where this server may read them. Raises InvalidArgument for endpoints that are none.
+    """``reveal`` knows values of secrets. Raises InvalidArgument for endpoints that are none.
 
     ``close`` comes after the launchers' and before the streams' end.
     """
 
-    def __init__(self, settings: Settings, parts: Parts, *, reveal: Reveal | None = None) -> None:
+    def __init__(self, settings: Settings, parts: Parts, *, reveal: Reveal) -> None:
         self._reveal = reveal
         self._poll = settings.connectors.poll
         self._limit = settings.execution.log_max_bytes
         self._parts = parts
         self._client = ConnectorClient(timeout=settings.connectors.timeout)
-        connectors = Connectors(settings.connectors.endpoints, deployed=parts.connectors, secrets=reveal is not None)
+        connectors = Connectors(settings.connectors.endpoints, deployed=parts.connectors)
         self.describe = connectors.describe
 
     def launcher(self) -> ConnectorLauncher:

@@ -13,7 +13,7 @@ from flyte_unified.plugins.pods.build import Pods
 _SLEEP = "core-sleep"
 
 
-def no_connectors(context: TaskContext) -> Job | Refusal | None:
+def no_connectors(context: TaskContext) -> Job | None:
     """A cluster without any."""
     return None
 
@@ -34,7 +34,7 @@ class ClusterPlugins:
         pods: Pods,
         operators: Operators,
         images: Callable[[TaskContext], Work] = no_images,
-        connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors,
+        connectors: Callable[[TaskContext], Job | None] = no_connectors,
     ) -> None:
         self._pods = pods
         self._operators = operators

@@ -17,7 +17,7 @@ from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.templates import render
 from flyte_unified.net.connectors import Endpoint
 from flyte_unified.plugins import container
-from flyte_unified.plugins.api import Job, Refusal, TaskContext
+from flyte_unified.plugins.api import Job, TaskContext
 from flyte_unified.plugins.pods import metadata
 
 _SETTING = "connectors.endpoints"
@@ -28,8 +28,7 @@ _PROGRAMS = frozenset({"container", "pod", "python", "python-task", "raw-contain
 class Connectors:
     """``endpoints``: ``type=address`` or ``address``, as in the settings. Raises InvalidArgument for what is neither.
 
-    ``deployed`` has the addresses of those that are apps of a project's domain. ``secrets`` says whether this server can give
-    them a task's secrets.
+    ``deployed`` has the addresses of those that are apps of a project's domain.
     """
 
     def __init__(
@@ -37,10 +36,8 @@ class Connectors:
         endpoints: Sequence[str],
         *,
         deployed: Callable[[str, str], Sequence[str]] = lambda *_: (),
-        secrets: bool = False,
     ) -> None:
         self._deployed = deployed
-        self._secrets = secrets
         self._given: dict[str, str] = {}
         self._asked: list[str] = []
         for entry in endpoints:
@@ -54,7 +51,7 @@ class Connectors:
             elif self._given.setdefault(task_type.strip(), address.strip()) != address.strip():
                 raise InvalidArgument(f"{_SETTING}: tasks of type {task_type.strip()!r} are given to two connectors")
 
-    def describe(self, context: TaskContext) -> Job | Refusal | None:
+    def describe(self, context: TaskContext) -> Job | None:
         """The job of a task that a connector runs; None for others."""
         template = context.spec.task_template
         if (given := self._given.get(template.type)) is not None:
@@ -65,13 +62,6 @@ class Connectors:
             return None
         if not addresses:
             return None
-        names = sorted(_mapping(template.custom, "secrets").values())
-        if names and not self._secrets:
-            return Refusal(
-                "SecretsUnavailable",
-                f"task {template.id.name!r} asks that its connector be given the secrets {', '.join(names)}, and this server "
-                "can't do that; give them to the connector itself, and leave them out of the task",
-            )
         known = container.variables(context)
         return Job(
             connectors=addresses,

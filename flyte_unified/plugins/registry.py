@@ -12,7 +12,7 @@ from flyte_unified.plugins.connectors import nothing_to_run
 _PLUGINS = {"core-sleep": sleep.describe}
 
 
-def no_connectors(context: TaskContext) -> Job | Refusal | None:
+def no_connectors(context: TaskContext) -> Job | None:
     """A laptop without any."""
     return None
 
@@ -25,7 +25,7 @@ def no_images(context: TaskContext) -> Refusal:
 def describe(
     context: TaskContext,
     *,
-    connectors: Callable[[TaskContext], Job | Refusal | None] = no_connectors,
+    connectors: Callable[[TaskContext], Job | None] = no_connectors,
     images: Callable[[TaskContext], Process | Refusal] = no_images,
 ) -> Work:
     """What an attempt of this task is. Raises InvalidArgument for a template that no attempt could run.

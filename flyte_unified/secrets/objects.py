@@ -1,7 +1,8 @@
 """The cluster's vault: each secret is a Secret object in the namespace of the pods that may have it.
 
-Values go in and are never read again: what is asked of the API server is metadata alone, and pods refer to the object. Which
-secrets there are is followed, so that a pod's secret is found in the most specific scope while the pod is built.
+Values go in, and pods refer to the object: what is asked of the API server is metadata alone. A value is read for whom no pod can
+give it: a connector that a task wants to have it. Which secrets there are is followed, so that a pod's secret is found in the most
+specific scope while the pod is built.
 
 A pod can't refer to another namespace. Where projects have namespaces of their own, a secret of a wider scope has none, and is
 refused.
@@ -16,15 +17,16 @@ from typing import Any
 import structlog
 
 from flyte_unified.core.clock import Micros
-from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.core.errors import FailedPrecondition, Unavailable
 from flyte_unified.core.paging import Listing
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.errors import Exists, Forbidden, KubeError, Missing
+from flyte_unified.kube.errors import Away, Exists, Forbidden, KubeError, Missing, Throttled
 from flyte_unified.kube.informer import Informer
-from flyte_unified.kube.kinds import ACCESS_REVIEWS, SECRETS_BY_NAME, Object, key_of
+from flyte_unified.kube.kinds import ACCESS_REVIEWS, SECRETS, SECRETS_BY_NAME, Object, key_of
 from flyte_unified.launchers.objects.times import parsed
 from flyte_unified.plugins.pods.config import SECRET_ENTRY, SecretRef, default_secret, secret_name
 from flyte_unified.secrets.model import Sealed, Secret, SecretId, SecretKind, lookups
+from flyte_unified.secrets.service import missing
 
 _log = structlog.get_logger(__name__)
 
@@ -128,6 +130,28 @@ class ObjectVault:
             if namespace is not None and (namespace, secret_name(*key)) in self._known:
                 return SecretRef(secret_name(*key), SECRET_ENTRY)
         return default_secret(project, domain, group, name)
+
+    async def reveal(self, project: str, domain: str, name: str) -> bytes:
+        """The value that a pod there would have. Raises NotFound; FailedPrecondition where this server may not read it;
+        Unavailable.
+        """
+        key = SecretId(project, domain, name)
+        place = self.lookup(project, domain, "", name)
+        try:
+            found = await self._kube.get(SECRETS, place.name, namespace=self._namespace(key))
+        except Missing as error:
+            raise missing(key) from error
+        except Forbidden as error:
+            raise FailedPrecondition(
+                f"this server may not read secret {name!r} in namespace {self._place(key)}, so no connector gets it: "
+                f"{_RIGHTS}; or give the secret to the connector itself, and leave it out of the task ({error})"
+            ) from error
+        except (Away, Throttled) as error:
+            raise Unavailable(error.message) from error
+        entries = found.get("data") or {}
+        if place.key not in entries:
+            raise missing(key)
+        return base64.b64decode(entries[place.key])
 
     async def _follow(self) -> None:
         try:

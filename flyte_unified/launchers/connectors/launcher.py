@@ -22,7 +22,14 @@ from flyteidl2.workflow import run_definition_pb2
 from google.protobuf.message import DecodeError
 
 from flyte_unified.core.clock import Clock
-from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, Unavailable, Unimplemented
+from flyte_unified.core.errors import (
+    FailedPrecondition,
+    FlyteUnifiedError,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Database
@@ -75,7 +82,7 @@ class _Item:
 class ConnectorLauncher:
     """``poll``: seconds between questions about a job, once the first are asked. Jobs outlive it.
 
-    ``reveal`` knows values of secrets; without, no job has any.
+    ``reveal`` knows values of secrets.
     """
 
     def __init__(
@@ -88,7 +95,7 @@ class ConnectorLauncher:
         poll: float,
         logs: str,
         log_limit: int,
-        reveal: Reveal | None = None,
+        reveal: Reveal,
     ) -> None:
         self._client = client
         self._database = database
@@ -334,13 +341,13 @@ class ConnectorLauncher:
 
     async def _open(self, connection: security_pb2.Connection, work: WorkId) -> None:
         """Puts values in the places of secrets' names: just before a call, so that none is kept. Raises Unlaunchable."""
-        if self._reveal is None:
-            return
         for parameter, name in sorted(connection.secrets.items()):
             try:
                 connection.secrets[parameter] = (await self._reveal(work.action.project, work.action.domain, name)).decode()
             except NotFound as error:
                 raise Unlaunchable("SecretNotFound", error.message) from error
+            except FailedPrecondition as error:
+                raise Unlaunchable("SecretUnavailable", error.message) from error
             except UnicodeDecodeError as error:
                 raise Unlaunchable("SecretUnavailable", f"secret {name!r} is no text, as connectors are given") from error
 

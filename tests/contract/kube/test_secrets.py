@@ -1,4 +1,4 @@
-"""What every vault promises, and what a cluster's adds: values as Secrets that nobody here reads, found by pods."""
+"""What every vault promises, and what a cluster's adds: values as Secrets, found by pods."""
 
 from __future__ import annotations
 
@@ -120,15 +120,15 @@ async def test_a_list_has_what_is_within_a_scope(vault: Vault) -> None:
     assert [secret.id for secret in own] == [OWN]
 
 
-async def test_the_table_reveals_the_most_specific(table: TableVault) -> None:
-    """To a task of a project and domain; NotFound where no scope has it."""
+async def test_the_most_specific_is_revealed(vault: TableVault | ObjectVault) -> None:
+    """To a task of a project and domain, or to its connector; NotFound where no scope has it."""
     with pytest.raises(NotFound, match=r"no secret 'key' for project 'p', domain 'dev'.*flyte create secret key"):
-        await table.reveal("p", "dev", "key")
+        await vault.reveal("p", "dev", "key")
     for key, value in ((WIDE, b"wide"), (DOMAIN, b"domain"), (OWN, b"\x00own")):
-        await table.add(sealed(key, value))
-        assert await table.reveal("p", "dev", "key") == value
-    assert await table.reveal("p", "prod", "key") == b"wide"
-    assert await table.reveal("q", "dev", "key") == b"domain"
+        await vault.add(sealed(key, value))
+        assert await vault.reveal("p", "dev", "key") == value
+    assert await vault.reveal("p", "prod", "key") == b"wide"
+    assert await vault.reveal("q", "dev", "key") == b"domain"
 
 
 async def test_a_pods_secret_is_the_most_specific_there_is(objects: ObjectVault) -> None:
@@ -159,7 +159,7 @@ async def test_other_replicas_know_it(kube: Kube, namespace: str, objects: Objec
         assert other.lookup("p", "dev", "", "key") == SecretRef(secret_name(*OWN), "value")
 
 
-async def test_values_are_never_asked_for(kube: Kube, namespace: str) -> None:
+async def test_values_are_not_asked_for_with_names(kube: Kube, namespace: str) -> None:
     """A list, a watch, a read and the answer to a write hold metadata alone."""
     made = await kube.create(SECRETS, {"metadata": {"name": "a"}, "data": {"value": "dg=="}}, namespace=namespace)
     read = await kube.get(SECRETS_BY_NAME, "a", namespace=namespace)
@@ -190,4 +190,6 @@ async def test_without_rights_secrets_are_kubectls(fake: FakeKube, kube: Kube, n
             await vault.add(sealed(OWN))
         with pytest.raises(FailedPrecondition, match="config/kubernetes/secrets"):
             await vault.page(asked(), project="", domain="")
+        with pytest.raises(FailedPrecondition, match="give the secret to the connector itself"):
+            await vault.reveal("p", "dev", "key")
         assert vault.lookup("p", "dev", "", "key") == default_secret("p", "dev", "", "key")

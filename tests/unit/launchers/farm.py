@@ -96,6 +96,8 @@ class Stand:
     world: World
     farm: Farm
     events: list[Event] = field(default_factory=list)
+    secrets: dict[str, bytes | FlyteUnifiedError] = field(default_factory=dict)
+    """By name the value, or why there is none."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @asynccontextmanager
@@ -110,12 +112,19 @@ class Stand:
             poll=POLL,
             logs=f"{self.world.base}/_logs",
             log_limit=1 << 20,
+            reveal=self.reveal,
         )
         found = await launcher.start(self._heard)
         try:
             yield launcher, found
         finally:
             await launcher.close()
+
+    async def reveal(self, project: str, domain: str, name: str) -> bytes:
+        found = self.secrets[name]
+        if isinstance(found, FlyteUnifiedError):
+            raise found
+        return found
 
     def job(self, *connectors: str, outputs: tuple[str, ...] = ()) -> Attempt:
         request = connector_pb2.CreateTaskRequest(output_prefix=f"{self.world.base}/r1/a0/1")

@@ -9,13 +9,22 @@ import pytest
 from flyteidl2.connector import connector_pb2
 from flyteidl2.task import common_pb2
 
-from flyte_unified.core.errors import Code, FlyteUnifiedError, NotFound, RpcError, Unavailable, Unimplemented
+from flyte_unified.core.errors import (
+    Code,
+    FailedPrecondition,
+    FlyteUnifiedError,
+    NotFound,
+    RpcError,
+    Unavailable,
+    Unimplemented,
+)
 from flyte_unified.core.phases import Phase
 from flyte_unified.launchers.api import Ended, Progress, Started
 from flyte_unified.launchers.connectors import store as sql
 from flyte_unified.launchers.kept_logs import address
 from flyte_unified.ledger.api import Failure
 from flyte_unified.net.connectors import NoAnswer
+from flyte_unified.plugins.api import Job
 from tests.unit.launchers.farm import POLL, WORK, Phases, resource, standing
 
 pytestmark = pytest.mark.virtual_time
@@ -118,6 +127,28 @@ async def test_a_creation_that_fails(
         assert (fault.code, fault.failure, fault.retryable) == (code, failure, retryable)
         assert error.message in fault.message
         assert stand.farm.calls["create"] == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (NotFound("there is none"), "SecretNotFound"),
+        (FailedPrecondition("this server may not read it"), "SecretUnavailable"),
+        (b"\xff", "SecretUnavailable"),
+    ],
+)
+async def test_a_secret_that_can_not_be_given(tmp_path: Path, found: bytes | FlyteUnifiedError, code: str) -> None:
+    """It is told before anything is created."""
+    async with standing(tmp_path, DONE) as stand, stand.server() as (launcher, _):
+        stand.secrets["well"] = found
+        attempt = stand.job()
+        assert isinstance(attempt.work, Job)
+        attempt.work.request.connection.secrets["key"] = "well"
+        await launcher.launch(attempt)
+        fault = (await stand.ended()).fault
+        assert fault is not None
+        assert (fault.code, fault.failure) == (code, Failure.USER)
+        assert stand.farm.calls["create"] == 0
 
 
 async def test_inputs_that_are_gone_are_told(tmp_path: Path) -> None:

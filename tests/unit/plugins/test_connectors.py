@@ -109,15 +109,10 @@ def test_a_connector_that_starts_no_program_gets_no_way_to_the_server() -> None:
     assert dict(job(context, "b:1").request.task_execution_metadata.environment_variables) == {}
 
 
-def test_secrets_go_by_name_where_this_server_may_read_them() -> None:
-    """Elsewhere that is said before anything is created, with the way out."""
+def test_secrets_go_by_name() -> None:
+    """Their values are put in just before a call."""
     context = context_of(spec(type="query", container=IMAGE, custom={"secrets": {"key": "farm-key"}}))
-    given = Connectors(["b:1"], secrets=True).describe(context)
-    assert isinstance(given, Job) and dict(given.request.connection.secrets) == {"key": "farm-key"}
-    work = described(context, "b:1")
-    assert isinstance(work, Refusal)
-    assert work.code == "SecretsUnavailable"
-    assert "farm-key" in work.message
+    assert dict(job(context, "b:1").request.connection.secrets) == {"key": "farm-key"}
 
 
 @pytest.mark.parametrize("endpoints", [["farm"], ["query=farm"], ["query="], ["query=a:1", "query=b:1"]])
