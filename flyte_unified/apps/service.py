@@ -29,7 +29,6 @@ from flyte_unified.core.errors import (
     FlyteUnifiedError,
     InvalidArgument,
     NotFound,
-    Unimplemented,
 )
 from flyte_unified.core.ids import scope_part
 from flyte_unified.core.paging import Order, listing
@@ -48,14 +47,14 @@ class RequireProject(Protocol):
 
 
 class Apps:
-    """One for a server. ``launcher`` is None where this server can run none."""
+    """One for a server."""
 
     def __init__(
         self,
         *,
         database: Database,
         clock: Clock,
-        launcher: AppLauncher | None,
+        launcher: AppLauncher,
         addresses: Addresses,
         require_project: RequireProject,
     ) -> None:
@@ -72,30 +71,27 @@ class Apps:
     @property
     def cluster(self) -> str:
         """The name of the place where apps run that are pinned to none."""
-        return self._launcher.cluster if self._launcher is not None else ""
+        return self._launcher.cluster
 
     def pattern(self, project: str, domain: str) -> str:
-        """How tasks of a domain reach its apps; empty where none run."""
-        return self.addresses.pattern(project, domain) if self._launcher is not None else ""
+        """How tasks of a domain reach its apps."""
+        return self.addresses.pattern(project, domain)
 
     async def start(self) -> None:
         apps = await self._database.read(store.everything)
         for app in apps:
             self.sites.put(app)
-        if self._launcher is not None:
-            await self._launcher.start([app for app in apps if not app.spec.cluster], self._observe)
+        await self._launcher.start([app for app in apps if not app.spec.cluster], self._observe)
         self._started.set()
 
     async def stop(self, *, grace: float) -> None:
         """What runs here ends; the next start begins it again."""
-        if self._launcher is not None:
-            await self._launcher.stop(grace=grace)
+        await self._launcher.stop(grace=grace)
 
     async def close(self) -> None:
         """Watches end. What runs, where it can outlive the server, goes on."""
         self.changes.close()
-        if self._launcher is not None:
-            await self._launcher.close()
+        await self._launcher.close()
         for refreshing in self._refreshing:
             refreshing.cancel()
         await asyncio.gather(*self._refreshing, return_exceptions=True)
@@ -106,7 +102,7 @@ class Apps:
         """The app; the same again is no error. Raises AlreadyExists for another, InvalidArgument naming the field."""
         key = key_of(asked.metadata.id, field="app.metadata.id")
         await self._require_project(key.project, key.domain)
-        self._check(asked.spec)
+        optional(asked.spec.cluster, field="app.spec.cluster")
         now = self._clock.now()
 
         def to(known: App | None) -> App:
@@ -123,7 +119,7 @@ class Apps:
         key = key_of(asked.metadata.id, field="app.metadata.id")
         if len(reason) > _LONGEST_REASON:
             raise InvalidArgument(f"reason has {len(reason)} characters; at most {_LONGEST_REASON} are allowed")
-        self._check(asked.spec)
+        optional(asked.spec.cluster, field="app.spec.cluster")
         now = self._clock.now()
 
         def to(known: App | None) -> App:
@@ -209,7 +205,7 @@ class Apps:
     async def follow(self, key: AppKey, replica: str) -> AsyncGenerator[Output]:
         """What its replicas wrote and write. Raises NotFound."""
         app = await self.get(key)
-        if app.spec.cluster or self._launcher is None:
+        if app.spec.cluster:
             raise NotFound(f"app {key} runs in cluster {app.spec.cluster!r}, which keeps its log")
         async for output in self._launcher.follow(key, replica):
             yield output
@@ -299,29 +295,16 @@ class Apps:
     def _gone(self, key: AppKey) -> None:
         self.sites.remove(key)
         self.changes.publish(Change(key, None))
-        if self._launcher is not None:
-            self._launcher.unwanted(key)
+        self._launcher.unwanted(key)
 
     def _tell(self, app: App) -> None:
-        if self._launcher is None:
-            return
         if app.spec.cluster:
             self._launcher.unwanted(app.key)
         else:
             self._launcher.wanted(app)
 
     def _site(self, key: AppKey) -> Site:
-        if self._launcher is None:
-            raise NotFound(f"app {key} is not run by this server")
         return self._launcher.site(key)
-
-    def _check(self, spec: idl.Spec) -> None:
-        optional(spec.cluster, field="app.spec.cluster")
-        if self._launcher is None and not spec.cluster:
-            raise Unimplemented(
-                "apps run where tasks are local processes (execution.launcher: processes); in a cluster this server runs none. "
-                "One that is pinned to a cluster (AppEnvironment(cluster=...)) is kept for whoever leases it"
-            )
 
 
 def key_of(message: idl.Identifier, *, field: str) -> AppKey:

@@ -1,8 +1,9 @@
-"""What clients and clusters are told of apps, with nobody here who runs them."""
+"""What clients and clusters are told of apps, and who runs them here."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -11,10 +12,12 @@ from flyteidl2.app import app_payload_pb2 as payload
 from flyteidl2.common import list_pb2
 
 from flyte_unified.apps.addresses import Addresses
-from flyte_unified.apps.model import AppKey, Phase
+from flyte_unified.apps.api import Observe, Output
+from flyte_unified.apps.model import App, AppKey, Phase
 from flyte_unified.apps.service import Apps
-from flyte_unified.core.errors import Aborted, InvalidArgument, NotFound, Unimplemented
-from flyte_unified.db.api import Database
+from flyte_unified.core.errors import Aborted, InvalidArgument, NotFound
+from flyte_unified.core.sites import Site
+from flyte_unified.db.api import Database, Notice
 from tests.unit.apps.machine import NOBODY
 from tests.unit.manual_clock import ManualClock
 
@@ -25,12 +28,76 @@ async def known(project: str, domain: str) -> None:
     """Every project is."""
 
 
+class Elsewhere:
+    """A launcher that only hears."""
+
+    cluster = "here"
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.news = asyncio.Event()
+
+    async def start(self, apps: Sequence[App], observe: Observe) -> None:
+        pass
+
+    def wanted(self, app: App) -> None:
+        self.heard.append(f"wanted {app.key.name}")
+        self.news.set()
+
+    def unwanted(self, key: AppKey) -> None:
+        self.heard.append(f"unwanted {key.name}")
+        self.news.set()
+
+    def site(self, key: AppKey) -> Site:
+        raise NotImplementedError
+
+    def follow(self, key: AppKey, replica: str) -> AsyncGenerator[Output]:
+        raise NotImplementedError
+
+    async def stop(self, *, grace: float) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_another_server_changed_is_told(database: Database) -> None:
+    """The launcher hears of it as of what this one changed: of one app, and of all after a gap."""
+    launchers = Elsewhere(), Elsewhere()
+    one, other = (
+        Apps(
+            database=database,
+            clock=ManualClock(),
+            launcher=launcher,
+            addresses=Addresses(LOCAL, local=LOCAL),
+            require_project=known,
+        )
+        for launcher in launchers
+    )
+    await one.start()
+    await other.start()
+    hears = launchers[1]
+    await create(one, asked("hello", cluster=""))
+    for notice, heard in ((Notice("app", '["p","d","hello"]'), "wanted hello"), (None, "wanted hello")):
+        hears.news.clear()
+        other.noticed(notice)
+        await asyncio.wait_for(hears.news.wait(), 10)
+        assert hears.heard[-1] == heard
+    await one.delete(AppKey("p", "d", "hello"))
+    hears.news.clear()
+    other.noticed(None)
+    await asyncio.wait_for(hears.news.wait(), 10)
+    assert hears.heard[-1] == launchers[0].heard[-1] == "unwanted hello"
+    await one.close()
+    await other.close()
+
+
 @pytest.fixture
 async def apps(database: Database) -> AsyncIterator[Apps]:
     apps = Apps(
         database=database,
         clock=ManualClock(),
-        launcher=None,
+        launcher=Elsewhere(),
         addresses=Addresses(LOCAL, local=LOCAL),
         require_project=known,
     )
@@ -57,14 +124,6 @@ async def create(apps: Apps, message: idl.App) -> None:
 async def names(apps: Apps, **asked: object) -> list[str]:
     found, _, _ = await apps.page(payload.ListRequest(**asked))  # type: ignore[arg-type]
     return [app.key.name for app in found]
-
-
-async def test_where_none_can_run_it_is_said_how_they_can(apps: Apps) -> None:
-    """But for those that somebody else runs."""
-    with pytest.raises(Unimplemented, match=r"execution\.launcher: processes"):
-        await create(apps, asked("hello", cluster=""))
-    await create(apps, asked("hello"))
-    assert apps.pattern("p", "d") == ""
 
 
 async def test_lists(apps: Apps) -> None:
@@ -145,8 +204,8 @@ async def test_a_cluster_leases_what_is_pinned_to_it_and_reports(apps: Apps) -> 
 async def test_an_update_is_checked_as_a_creation_is(apps: Apps) -> None:
     """And its reason is no novel."""
     await create(apps, asked("mine"))
-    with pytest.raises(Unimplemented):
-        await apps.update(asked("mine", cluster="", revision=1), reason="", actor=NOBODY)
+    with pytest.raises(InvalidArgument, match=r"app\.spec\.cluster"):
+        await apps.update(asked("mine", cluster="far away", revision=1), reason="", actor=NOBODY)
     with pytest.raises(InvalidArgument, match="reason has 101 characters"):
         await apps.update(asked("mine", revision=1), reason="x" * 101, actor=NOBODY)
 
