@@ -156,25 +156,27 @@ class Postman:
                 action = await self._ledger.action(each.action)
                 if _stands(action):
                     await self._outgoing.send(each, action)
-            except FlyteUnifiedError as error:
+            except Exception as error:  # also our own mistakes: tried for ever, they would keep others waiting
                 await self._failed(each, error, told)
             else:
                 await self._database.write(lambda: store.remove(each))
                 self.delivered += 1
                 _log.info("a notification was delivered", **told)
         except Exception:
-            _log.exception("a notification failed for a reason of our own; it is tried again", **told)
+            _log.exception("what came of a notification could not be noted; it is tried again", **told)
             await asyncio.sleep(_PAUSE)
 
-    async def _failed(self, each: Delivery, error: FlyteUnifiedError, told: dict[str, str]) -> None:
+    async def _failed(self, each: Delivery, error: Exception, told: dict[str, str]) -> None:
         final = isinstance(error, FailedPrecondition | NotFound)
         due = None if final else self._patience.next(each, self._clock.now())
-        await self._database.write(lambda: store.change(each, due_at=due, tries=each.tries + 1, error=error.message))
+        reason = error.message if isinstance(error, FlyteUnifiedError) else type(error).__name__
+        accident = None if isinstance(error, FlyteUnifiedError) else error
+        await self._database.write(lambda: store.change(each, due_at=due, tries=each.tries + 1, error=reason))
         if due is None:
             self.given_up += 1
-            _log.error("a notification could not be delivered, and is given up", error=error.message, **told)
+            _log.error("a notification could not be delivered, and is given up", error=reason, exc_info=accident, **told)
         else:
-            _log.warning("a notification could not be delivered; it is tried again", error=error.message, **told)
+            _log.warning("a notification could not be delivered; it is tried again", error=reason, exc_info=accident, **told)
 
 
 def _wanted(each: Delivery, phase: Phase) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.errors import MessageError
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +125,22 @@ def _check_email(email: definition_pb2.EmailDeliveryTemplate, known: frozenset[s
     if not email.to:
         raise InvalidArgument(f"{field}.to is empty")
     for recipient in (*email.to, *email.cc, *email.bcc):
-        if "@" not in recipient.address or not recipient.address.isprintable() or not (recipient.name or " ").isprintable():
+        if not _is_address(recipient):
             raise InvalidArgument(f"{field}: {recipient.address[:64]!r} is no e-mail address")
     if email.WhichOneof("content") != "inline":
         raise InvalidArgument(f"{field}.inline is not set: this server knows no e-mail provider that has templates of its own")
     for part in ("subject", "html_template", "text_template"):
         templates.check(getattr(email.inline, part), known, field=f"{field}.inline.{part}")
+
+
+def _is_address(recipient: definition_pb2.EmailRecipient) -> bool:
+    """Whether a message can have it."""
+    try:
+        mailbox = Address(display_name=recipient.name, addr_spec=recipient.address)
+    except (ValueError, IndexError, MessageError):
+        return False
+    whole = bool(mailbox.domain) and mailbox.addr_spec == recipient.address
+    return whole and (recipient.name + recipient.address).isprintable()
 
 
 def read_names(file: str) -> Names:

@@ -92,6 +92,27 @@ async def test_a_delivery_is_given_up_and_stays_with_its_error(world: World) -> 
     assert sorted(each["error"] for each in log if each["log_level"] == "error") == ["h answered 404", "h did not answer"]
 
 
+async def test_what_cannot_be_made_keeps_nothing_else_waiting(world: World) -> None:
+    """A message that fails for a reason of our own is tried and given up like any other, however many there are."""
+
+    class Poisoned(Receivers):
+        async def send(self, each: Delivery, action: Action) -> None:
+            await super().send(each, action)
+            if action.key.run != "fine":
+                raise IndexError("no address")
+
+    names = [f"r{number}" for number in range(40)]
+    roots = [await world.run(ASKED, name) for name in (*names, "fine")]
+    with structlog.testing.capture_logs():
+        async with world.leading(Poisoned()) as (postman, _):
+            for root in roots:
+                await world.end(root)
+            await asyncio.sleep(1000)
+            assert (postman.delivered, postman.given_up) == (1, 40)
+    (left,) = await world.owed(roots[0])
+    assert (left.error, left.due_at) == ("IndexError", None)
+
+
 async def test_a_kill_before_the_note_sends_it_again(world: World) -> None:
     """At least once, and its receiver can tell: the next server sends it under the same key."""
     root = await world.run(ASKED)

@@ -59,6 +59,7 @@ def provided() -> definition_pb2.DeliveryConfigTemplate:
         (rule(email()), "email.to is empty"),
         (rule(email("nobody")), "'nobody' is no e-mail address"),
         (rule(email("a@b\r\nBcc: c@d")), "is no e-mail address"),
+        *((rule(email(wrong)), "is no e-mail address") for wrong in ("a@", "@", " a@b", "a b@c", "a@b, c@d", "<a@b>", "ä@b")),
         (rule(email("a@b", subject="{{.X}}")), "inline.subject"),
         (rule(provided()), "knows no e-mail provider"),
     ],
