@@ -73,7 +73,10 @@ class Callbacks:
         if action.action_type is not ActionType.CONDITION:
             raise NotFound("this is no address of a condition on this server")
         wanted = run_definition_pb2.ConditionAction.FromString(action.spec or b"").type.simple
-        return literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=_primitive(told, wanted)))
+        try:
+            return literals_pb2.Literal(scalar=literals_pb2.Scalar(primitive=_primitive(told, wanted)))
+        except (ValueError, OverflowError) as error:  # half a character, a number that no float can be
+            raise InvalidArgument(f"the value can't be one of a condition: {type(error).__name__}") from error
 
     def _token(self, condition: ActionKey) -> str:
         text = ",".join(condition).encode()
@@ -94,7 +97,7 @@ def _parsed(raw: bytes, *, bare: bool = False) -> Any:
     """A value in JSON, alone or as ``value`` of an object. ``bare``: what is no JSON is text."""
     try:
         told = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if bare:
             return raw.decode(errors="replace")
         raise InvalidArgument('the body is no JSON: a value is expected, alone or as {"value": ...}') from error
