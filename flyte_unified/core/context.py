@@ -9,6 +9,9 @@ from flyte_unified.core.ids import RunKey
 Headers = tuple[tuple[str, str], ...]
 """Header lines in order, names in lower case; a name may recur."""
 
+_MAX_REQUEST_ID = 256
+"""Characters"""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -42,5 +45,5 @@ class CallContext:
 
     @property
     def request_id(self) -> str:
-        """The client's id of this call; the SDK repeats it when it repeats the call."""
-        return self.header("x-request-id")
+        """The client's id of this call; the SDK repeats it when it repeats the call. As much of it as an index takes."""
+        return self.header("x-request-id")[:_MAX_REQUEST_ID]

@@ -38,7 +38,6 @@ _INPUTS = "_inputs"
 """No action can have this name, so the directory is the run's own."""
 _REPEATED_WITHIN = 300 * SECOND
 """Clients repeat a call within seconds; a task's request ids are short, and the same one may come again by chance."""
-_MAX_REQUEST_ID = 256
 
 Complete = Callable[[run_pb2.RunSpec, str, str], Awaitable[None]]
 """Changes the spec of a new run in a project and domain."""
@@ -88,7 +87,7 @@ class Creator:
         requests.check_task(spec.message)
         inputs = requests.inputs(message, spec.message)
         content = requests.content(message, spec, inputs)
-        request_id = None if target.chosen else ctx.request_id[:_MAX_REQUEST_ID] or None
+        request_id = None if target.chosen else ctx.request_id or None
         if request_id is not None and (made := await self._made_by(target.key, request_id)) is not None:
             if self._clock.now() - made.created_at < _REPEATED_WITHIN and made.content == content:
                 return await self._response(made, org=target.org)

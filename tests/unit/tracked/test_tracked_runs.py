@@ -238,6 +238,17 @@ async def test_names(client: Client) -> None:
     assert names[0].startswith("local-")
 
 
+async def test_a_request_id_is_kept_as_long_as_an_index_takes_it(client: Client) -> None:
+    """Postgres refuses a key of thousands of bytes: the call would fail however often it came."""
+    place = identifier_pb2.ProjectIdentifier(name="p", domain="development", organization=ORG)
+    unnamed = idl.CreateTrackedRunRequest(project_id=place, task_spec=task_spec())
+    long = context(request_id="".join(chr(33 + number * 7919 % 94) for number in range(8000)))
+    names = [(await client.handlers.create_run(unnamed, long)).run.action.id.run.name for _ in range(2)]
+    assert names[0] == names[1]
+    kept, _ = await client.world.ledger.run(RunKey("p", "development", names[0]))
+    assert 0 < len(kept.request_id or "") <= 256
+
+
 async def test_what_is_tracked_is_not_carried_out_here(client: Client) -> None:
     """The executor hears of none of it and finds none; nobody enqueues work there; the lists are two."""
     with client.world.ledger.changes.subscribe(Everything()) as told:
