@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flyteidl2.core.execution_pb2 import TaskLog
+
 from flyte_unified.core.images import BUILD_IMAGE
 from flyte_unified.plugins import sleep
 from flyte_unified.plugins.api import Job, Refusal, TaskContext, Work
+from flyte_unified.plugins.container import DEBUG
 from flyte_unified.plugins.operators.operators import Operators
 from flyte_unified.plugins.pods.build import Pods
 
@@ -48,6 +51,13 @@ class ClusterPlugins:
             return sleep.describe(context)
         if template.type == BUILD_IMAGE:
             return self._images(context)
+        if _debugged(context) and not any(link.link_type == TaskLog.IDE for link in template.metadata.log_links):
+            return Refusal(
+                "DebugUnavailable",
+                "debug mode serves an editor without a password in the task's pod, and this server has no address for it; where "
+                "an ingress of your own leads to pods, give the task a link to it (links, of type IDE); or run the task under a "
+                "debugger of your own: flyte run --local",
+            )
         if template.type in self._operators:
             return self._operators.describe(context)
         if (job := self._connectors(context)) is not None:
@@ -55,3 +65,7 @@ class ClusterPlugins:
         if template.HasField("container") or template.HasField("k8s_pod"):
             return self._pods.describe(context)
         return Refusal("UnsupportedTaskType", f"a task of type {template.type!r} is run by a connector, and none is configured")
+
+
+def _debugged(context: TaskContext) -> bool:
+    return any(entry.key == DEBUG and entry.value == "1" for entry in context.run_spec.envs.values)

@@ -32,7 +32,7 @@ APPS = "INTERNAL_APP_ENDPOINT_PATTERN"
 """Where the SDK looks how apps are reached."""
 ACTIONS = "_U_USE_ACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
-_DEBUG = "_F_E_VS"
+DEBUG = "_F_E_VS"
 """1 has the SDK start code-server in place of the task (``flyte run --debug``)."""
 _GPUS = "nvidia.com/gpu"
 """How a task's own pod calls them."""
@@ -44,7 +44,7 @@ _ORG = "local"
 def describe(context: TaskContext) -> Work:
     """The process of a task whose command is the SDK's runtime; a refusal for any other."""
     work = command(context)
-    if isinstance(work, Process) and work.environment.get(_DEBUG) == "1":
+    if isinstance(work, Process) and work.environment.get(DEBUG) == "1":
         return Refusal(
             "DebugUnavailable",
             "debug mode serves an editor without a password on every network of this machine, so it is not for a laptop; "

@@ -1,8 +1,8 @@
 """The cluster's vault: each secret is a Secret object in the namespace of the pods that may have it.
 
 Values go in, and pods refer to the object: what is asked of the API server is metadata alone. A value is read for whom no pod
-can give it: a connector that a task wants to have it. Which secrets there are is followed, so that a pod's secret is found in the
-most specific scope while the pod is built.
+can give it: a connector that a task wants to have it. Which secrets there are is followed, so that a pod's secret is found in
+the most specific scope while the pod is built.
 
 A pod can't refer to another namespace. Where projects have namespaces of their own, a secret of a wider scope has none, and is
 refused.
