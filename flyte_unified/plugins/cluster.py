@@ -54,9 +54,9 @@ class ClusterPlugins:
         if _debugged(context) and not any(link.link_type == TaskLog.IDE for link in template.metadata.log_links):
             return Refusal(
                 "DebugUnavailable",
-                "debug mode serves an editor without a password in the task's pod, and this server has no address for it; where "
-                "an ingress of your own leads to pods, give the task a link to it (links, of type IDE); or run the task under a "
-                "debugger of your own: flyte run --local",
+                "debug mode serves an editor without a password in the task's pod, and nothing leads there. Where "
+                "an ingress of your own leads to pods, give the task a link to it (links, of type IDE); or run the task under "
+                "a debugger of your own: flyte run --local",
             )
         if template.type in self._operators:
             return self._operators.describe(context)
