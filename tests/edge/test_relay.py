@@ -6,13 +6,17 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import grpc
+import h2.events
 import pytest
+import structlog
 from aiohttp import web
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from flyte_unified.core.errors import NotFound, Unavailable
 from flyte_unified.core.sites import Site, Upstream
@@ -430,3 +434,75 @@ async def _converse(port: int, app: str) -> None:
         await talk.done_writing()
         assert await talk.read() is grpc.aio.EOF
         assert await talk.code() is grpc.StatusCode.OK
+
+
+async def test_a_get_may_have_a_body_over_http2_too(web_port: int) -> None:
+    """The program is not left to wait for what its headers promise."""
+    async with serving(sites=Programs(app=Program(web_port))) as service:
+        headers, body = await _http2(service.edge.port, "GET", "/x", body=b"body")
+        assert headers[":status"] == "200"
+        assert hashlib.sha256(b"body").hexdigest().encode() in body
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/x HTTP/1.1"), ("GET", "/x?a b"), ("G T", "/x")])
+async def test_what_http1_cannot_say_is_refused(web_port: int, method: str, path: str) -> None:
+    """A method or a path of HTTP/2 with a blank would be another request in a program's HTTP/1.1."""
+    async with serving(sites=Programs(app=Program(web_port))) as service:
+        headers, _ = await _http2(service.edge.port, method, path)
+        assert headers[":status"] == "400"
+
+
+async def _http2(port: int, method: str, path: str, *, body: bytes = b"") -> tuple[dict[str, str], bytes]:
+    """The answer's head and body. Any request can be sent, well-formed or not."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = H2Connection(H2Configuration(header_encoding="utf-8", validate_outbound_headers=False))
+    client.initiate_connection()
+    length = [("content-length", str(len(body)))] if body else []
+    named = [(":method", method), (":scheme", "http"), (":authority", "app.localhost"), (":path", path)]
+    client.send_headers(1, named + length, end_stream=not body)
+    if body:
+        client.send_data(1, body, end_stream=True)
+    writer.write(client.data_to_send())
+    head: dict[str, str] = {}
+    said = b""
+    try:
+        while data := await reader.read(1 << 16):
+            for event in client.receive_data(data):
+                match event:
+                    case h2.events.ResponseReceived():
+                        head = {str(name): str(value) for name, value in event.headers}
+                    case h2.events.DataReceived():
+                        said += event.data
+                    case h2.events.StreamEnded():
+                        return head, said
+    finally:
+        writer.close()
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "answer", "status"),
+    [
+        ("", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n", b"503"),
+        ("websocket", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 100\r\n\r\nhalf", b"403"),
+    ],
+)
+async def test_an_odd_program_is_no_fault_of_the_servers(upgrade: str, answer: bytes, status: bytes) -> None:
+    """It goes over to another protocol unasked, which would leave a proxy before us astray; it tears its refusal off."""
+
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    program = await asyncio.start_server(odd, "127.0.0.1", 0)
+    async with program, serving(sites=Programs(app=Program(program.sockets[0].getsockname()[1]))) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.edge.port)
+        asked = f"Connection: upgrade\r\nUpgrade: {upgrade}\r\n" if upgrade else "Connection: close\r\n"
+        with structlog.testing.capture_logs() as logged:
+            writer.write(f"GET / HTTP/1.1\r\nHost: app.localhost\r\n{asked}\r\n".encode())
+            with suppress(ConnectionError):
+                assert (await reader.readline()).split()[1] == status
+                await reader.read()
+        writer.close()
+        assert not logged

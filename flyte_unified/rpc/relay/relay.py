@@ -7,13 +7,14 @@ request: the next may be for another process of it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
 from yarl import URL
 
-from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument
+from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, Unavailable
 from flyte_unified.core.sites import Site, Upstream
 from flyte_unified.rpc.calls import Calls
 from flyte_unified.rpc.errors import HTTP_STATUS
@@ -28,6 +29,10 @@ _WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between tries where nobody takes the connection."""
 _TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 _OF_BROWSERS = frozenset({"origin", "sec-fetch-site"})
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+"""HTTP/2 may have it in a path: in HTTP/1.1 it would end the path."""
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_SWITCHED = 101
 
 
 class Relay:
@@ -70,8 +75,10 @@ class Relay:
             await self._session.close()
 
     async def _pass_on(self, exchange: Exchange, upstream: Upstream) -> None:
-        if not exchange.path.startswith("/"):
+        if not exchange.path.startswith("/") or _BLANK.search(f"{exchange.path}?{exchange.query}"):
             raise InvalidArgument("the request's target is no path")
+        if not _TOKEN.fullmatch(exchange.method):
+            raise InvalidArgument("the request's method is none")
         if isinstance(exchange, Http1Exchange) and wants_websocket(exchange):
             with self._calls.tracked(streams=True):
                 await websocket.relay(self._client(), exchange, _url(exchange, upstream), patience=upstream.patience)
@@ -85,6 +92,8 @@ class Relay:
         with self._calls.tracked(streams=False):
             response = await self._answer(exchange, upstream)
         async with response:
+            if response.status == _SWITCHED:
+                raise Unavailable("the app went over to another protocol, for which nobody asked")
             headers = back(tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]))
             endless = "content-length" not in response.headers
             with self._calls.tracked(streams=endless):
@@ -139,9 +148,10 @@ def _url(exchange: Exchange, upstream: Upstream) -> URL:
 
 
 def _has_body(exchange: Exchange) -> bool:
-    if exchange.http_version == "2":
-        return exchange.method not in ("GET", "HEAD")
-    return bool(exchange.header("content-length").strip("0") or exchange.header("transfer-encoding"))
+    """As far as its headers tell: over HTTP/2 they need not."""
+    if exchange.header("content-length").strip("0") or exchange.header("transfer-encoding"):
+        return True
+    return exchange.http_version == "2" and exchange.method not in ("GET", "HEAD")
 
 
 async def _body(exchange: Exchange, patience: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:

@@ -50,8 +50,11 @@ async def relay(client: aiohttp.ClientSession, exchange: Http1Exchange, url: URL
 
 async def _refused(exchange: Http1Exchange, response: aiohttp.ClientResponse, headers: Headers) -> None:
     await exchange.start(response.status, headers)
-    async for chunk in response.content.iter_any():
-        await exchange.write(chunk)
+    try:
+        async for chunk in response.content.iter_any():
+            await exchange.write(chunk)
+    except aiohttp.ClientError as error:
+        raise Disconnected from error
     await exchange.end()
 
 
