@@ -23,6 +23,7 @@ import structlog
 
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import FlyteUnifiedError, NotLeader
+from flyte_unified.core.tasks import to_its_end
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Conflict, Exists, Gone, KubeError, Missing
 from flyte_unified.kube.kinds import LEASES, Object
@@ -183,15 +184,19 @@ class Elector:
         try:
             await asyncio.wait({leading, keeping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            leading.cancel()
-            keeping.cancel()
-            await asyncio.wait({leading, keeping})
-            self.epoch = None
-            _log.info("leading no longer", lease=self._name, identity=self._identity, epoch=epoch)
-            await self._release(epoch)
+            # Who is cancelled once more would leave the term to go on by itself.
+            await to_its_end(self._ended(epoch, leading, keeping), name=f"end of leader-{self._name}")
         for task in (leading, keeping):
             if not task.cancelled():
                 task.result()
+
+    async def _ended(self, epoch: int, *term: asyncio.Task[None]) -> None:
+        for task in term:
+            task.cancel()
+        await asyncio.wait(term)
+        self.epoch = None
+        _log.info("leading no longer", lease=self._name, identity=self._identity, epoch=epoch)
+        await self._release(epoch)
 
     async def _kept(self, lease: Object, epoch: int) -> None:
         """Renews the lease until it is lost. After a failure it is read first: the write may have happened."""

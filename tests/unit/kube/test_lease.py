@@ -319,8 +319,9 @@ async def test_what_leading_raises_is_raised_after_the_release():
 
 
 @virtual
-async def test_a_leader_ends_its_work_before_it_releases():
-    """Who takes over finds nobody at it."""
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_leader_ends_its_work_before_it_releases(times: int):
+    """Who takes over finds nobody at it; also when a server that drains is stopped meanwhile, which cancels it once more."""
     ended = 0.0
 
     async def lead(_: int) -> None:
@@ -338,6 +339,9 @@ async def test_a_leader_ends_its_work_before_it_releases():
         other = world.join("b")
         await asyncio.sleep(1.0)
         task.cancel()
+        await asyncio.sleep(1.0)
+        if times > 1:
+            task.cancel()
         await other.began.wait()
         assert ended == 5.0
         assert ended <= now() < 6.0
