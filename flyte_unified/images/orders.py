@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import os
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from flyte_unified.storage.transfer import Transfer
 
 _FORMAT = "1"
 """Part of every key: another one where what an older server built would not do."""
+_NOT_READ = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, FileExistsError, IsADirectoryError, NotADirectoryError)
+"""What reading an archive ends with that is cut off or damaged, or whose members are in each other's way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,7 @@ class Order:
         """Of the content: the same layers with the same files."""
         digest = hashlib.sha256(_FORMAT.encode() + self.spec.SerializeToString(deterministic=True))
         for path in sorted(self.context.rglob("*")):
-            content = path.read_bytes() if path.is_file() else b""
+            content = _content(path)
             mode = path.lstat().st_mode
             digest.update(repr((str(path.relative_to(self.context)), mode, len(content))).encode() + content)
         return digest.hexdigest()[:32]
@@ -58,5 +63,12 @@ def order(spec: bytes, name: str, archive: Path, context: Path) -> Order:
             with tarfile.open(archive) as tar:
                 tar.extractall(context, filter="data")
         return Order(spec=definition_pb2.ImageSpec.FromString(spec), context=context, name=name)
-    except (DecodeError, tarfile.TarError) as error:
+    except (DecodeError, *_NOT_READ) as error:
         raise InvalidArgument(f"spec and context: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    """A link's is where it leads: that may be a directory."""
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return path.read_bytes() if path.is_file() else b""
