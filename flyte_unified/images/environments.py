@@ -127,8 +127,9 @@ class Environments:
             gone = self._superfluous(count, size, busy)
             for path in gone:
                 (path / _RECORD).unlink()
-            for path in self._places.iterdir():
-                with contextlib.suppress(BlockingIOError), _locked(path, wait=False):
+            for path in self._places.glob("*-*"):
+                # Those that a build removes itself, as it failed, may be gone by now.
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(path, wait=False):
                     if not (path / _RECORD).exists():
                         shutil.rmtree(path)
             for name in self._names.glob("[!.]*"):

@@ -112,3 +112,28 @@ def test_those_in_use_stay(environments: Environments) -> None:
     busy = make(environments, KEYS[0], "env:0")
     make(environments, KEYS[1], "env:1", age=0)
     assert prune(environments, count=1, busy={str(busy.path)}) == []
+
+
+def test_what_is_no_environment_is_left_alone(environments: Environments) -> None:
+    """A desktop leaves files of its own wherever it looks."""
+    stray = environments.directory / "environments" / ".DS_Store"
+    stray.touch()
+    make(environments, KEYS[0], "env:0")
+    assert prune(environments) == []
+    assert stray.exists()
+
+
+def test_a_build_that_clears_up_meanwhile_disturbs_nobody(environments: Environments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory was there when the others were listed, and is not any more."""
+    make(environments, KEYS[0], "env:0")
+    left = environments.directory / "environments" / f"{KEYS[1]}-00000000"
+    left.mkdir()
+    opened = os.open
+
+    def late(path: Path, flags: int) -> int:
+        if path == left:
+            left.rmdir()
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", late)
+    assert prune(environments) == []
