@@ -94,6 +94,9 @@ class Containers:
             note = json.loads((directory / NOTE).read_bytes())
         except FileNotFoundError:
             return
+        except ValueError:  # it comes before the container, so whoever died writing it made none
+            (directory / NOTE).unlink()
+            return
         quiet = asyncio.subprocess.DEVNULL
         command = (note["engine"], "rm", "--force", note["name"])
         with suppress(FileNotFoundError):  # an engine that was taken away has nothing that runs

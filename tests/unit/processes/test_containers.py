@@ -99,3 +99,11 @@ async def test_without_an_engine_that_answers_it_is_said_how_to_get_one(tmp_path
         await prepared(engine, tmp_path)
     assert error.value.reason == "NoContainerEngine"
     assert "podman is not installed; docker does not work (no daemon); install podman" in error.value.message
+
+
+@pytest.mark.parametrize("half", ["", '{"engine": "/usr/bin/po'])
+async def test_a_note_that_was_cut_off_is_none(tmp_path: Path, half: str) -> None:
+    """Its writer died before there was a container, and the action must not be stuck for it."""
+    (tmp_path / NOTE).write_text(half)
+    await Containers(engine="").remove(tmp_path)
+    assert not (tmp_path / NOTE).exists()
