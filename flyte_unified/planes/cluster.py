@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import socket
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,13 +134,15 @@ class Cluster:
             await to_its_end(self._end_term(controller), name=f"end of term {epoch}")
 
     async def _end_term(self, controller: Controller) -> None:
-        """Nothing of it goes on beside the next one."""
-        if self._parts.apps is not None:
-            await self._parts.apps.depose()
-        await self._parts.postman.close()
-        await self._parts.scheduler.close()
-        await controller.close()
-        await asyncio.gather(*(templates.stop() for templates in self._templates))
+        """Nothing of it goes on beside the next one: the last first, and all of them though one fails."""
+        async with AsyncExitStack() as term:
+            for templates in self._templates:
+                term.push_async_callback(templates.stop)
+            term.push_async_callback(controller.close)
+            term.push_async_callback(self._parts.scheduler.close)
+            term.push_async_callback(self._parts.postman.close)
+            if self._parts.apps is not None:
+                term.push_async_callback(self._parts.apps.depose)
 
     def _one_term(self, epoch: int) -> Controller:
         parts, settings, cluster = self._parts, self._settings, self._settings.kubernetes
