@@ -106,8 +106,9 @@ class Caching:
         if (task := self._tasks.pop(action, None)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if (key := self._held.pop(action, None)) is not None:
+        if (key := self._held.get(action)) is not None:
             await self._catalog.release(key, str(WorkId(action, 0)))
+            self._held.pop(action, None)
 
     async def close(self) -> None:
         """Stops every wait and renewal. Reservations stay: their actions go on at the next start, or they expire."""

@@ -14,6 +14,7 @@ from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.executor.caching import HEARTBEAT, Caching, Found
 from flyte_unified.executor.reconcile import Cached
+from flyte_unified.launchers.api import WorkId
 from flyte_unified.ledger.api import Ledger
 from flyte_unified.storage.api import DataStore
 from tests.unit.ledger import births
@@ -30,6 +31,7 @@ class Catalog:
         self.holder = holder
         self.failing: list[Exception] = []
         self.beats = 0
+        self.released: list[str] = []
         self.free = asyncio.Event()
 
     async def lookup(self, key: str, *, max_age: float | None) -> Found | None:
@@ -42,7 +44,9 @@ class Catalog:
         self.beats += 1
         return self.holder or owner
 
-    async def release(self, key: str, owner: str) -> None: ...
+    async def release(self, key: str, owner: str) -> None:
+        self._fail()
+        self.released.append(owner)
 
     async def freed(self, key: str) -> None:
         self._fail()
@@ -95,3 +99,16 @@ async def test_a_reservation_is_renewed_though_the_catalog_was_away() -> None:
     await asyncio.sleep(HEARTBEAT * 5.5)
     assert catalog.beats >= before + 4
     await caching.drop(ACTION.key)
+
+
+async def test_what_could_not_be_given_back_is_given_back_later() -> None:
+    """Who drops an action tries again; who waits for its key would else wait until it expires."""
+    catalog = Catalog()
+    caching = caching_of(catalog)
+    await caching.ask(ACTION, woken=lambda: None)
+    catalog.failing = [Unavailable("away")]
+    with pytest.raises(Unavailable):
+        await caching.drop(ACTION.key)
+    await caching.drop(ACTION.key)
+    await caching.drop(ACTION.key)
+    assert catalog.released == [str(WorkId(ACTION.key, 0))]
