@@ -34,6 +34,6 @@ class NotificationParts:
             database=database,
             ledger=ledger,
             outgoing=Outgoing(settings, names=names, callback=callbacks.uri),
-            patience=Patience(longest=settings.retry_max, total=settings.retry_for),
+            patience=Patience(longest=settings.retry_max, total=settings.retry_for, kept=settings.keep),
             clock=clock,
         )

@@ -1,7 +1,8 @@
 """Who sends what is owed: one timer over the rows that are due, for the server that leads.
 
 A row is removed only after its receiver said yes, so a kill in between sends it again, under the same key. What fails is tried
-again with growing waits, until ``Patience`` is over; then the row stays with its error, for people.
+again with growing waits, until ``Patience`` is over; then the row stays with its error, for people. After a time it goes too,
+when a leader begins or another is given up: so there are never many, and no timer is for them.
 """
 
 from __future__ import annotations
@@ -36,16 +37,21 @@ _PAUSE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds: the longest wait between two tries, and how long a delivery is tried."""
+    """Seconds: the longest wait between two tries, how long a delivery is tried, and how long one is kept after that."""
 
     longest: float
     total: float
+    kept: float
 
     def next(self, each: Delivery, now: Micros) -> Micros | None:
         """When ``each`` is tried again after it failed; None when it is given up."""
         wait = min(self.longest, _FIRST_WAIT * 2.0 ** min(each.tries, 32))
         due = Micros(now + round(wait * SECOND))
         return due if due <= (each.ready_at or now) + round(self.total * SECOND) else None
+
+    def forgotten(self, now: Micros) -> Micros:
+        """What was ready before, and was given up, is kept no more."""
+        return Micros(now - round((self.total + self.kept) * SECOND))
 
 
 class Postman:
@@ -68,6 +74,8 @@ class Postman:
         self._under_way: dict[tuple[ActionKey, int], asyncio.Task[None]] = {}
         self._ended: set[ActionKey | None] = set()
         """Of which it is to be settled what is owed; None: of all"""
+        self._stale = False
+        """Whether there may be rows that are kept no more."""
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.delivered = 0
@@ -78,6 +86,7 @@ class Postman:
         if self._tasks:
             return
         self._ended = {None}
+        self._stale = True
         self._tasks = [
             asyncio.create_task(self._hear(), name="notifications' ears"),
             asyncio.create_task(self._run(), name="notifications"),
@@ -130,6 +139,9 @@ class Postman:
             key = next(iter(self._ended))
             await self._database.write(partial(store.settle, key, _wanted, now=self._clock.now()))
             self._ended.discard(key)
+        if self._stale:
+            await self._database.write(partial(store.forget, self._patience.forgotten(self._clock.now())))
+            self._stale = False
         before = frozenset(self._under_way)
         for each in await self._database.read(lambda: store.next_due(2 * _AT_ONCE)):
             place = (each.action, each.number)
@@ -174,6 +186,7 @@ class Postman:
         await self._database.write(lambda: store.change(each, due_at=due, tries=each.tries + 1, error=reason))
         if due is None:
             self.given_up += 1
+            self._stale = True
             _log.error("a notification could not be delivered, and is given up", error=reason, exc_info=accident, **told)
         else:
             _log.warning("a notification could not be delivered; it is tried again", error=reason, exc_info=accident, **told)

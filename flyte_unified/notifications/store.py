@@ -28,6 +28,7 @@ _ENDED = (
     .join(actions, and_(*(actions.c[name] == deliveries.c[name] for name in _PLACE)))
     .where(deliveries.c.ready_at.is_(None), actions.c.ended_at.is_not(None))
 )
+_FORGET = delete(deliveries).where(deliveries.c.due_at.is_(None), deliveries.c.ready_at < bindparam("_before"))
 _DUE = select(deliveries).where(deliveries.c.due_at.is_not(None)).order_by(deliveries.c.due_at)
 
 
@@ -59,6 +60,11 @@ def next_due(limit: int) -> Work[list[Delivery]]:
 
 def remove(each: Delivery) -> Work[None]:
     yield _REMOVE, _number(each)
+
+
+def forget(before: Micros) -> Work[None]:
+    """Those that were ready earlier, and were given up."""
+    yield _FORGET, {"_before": before}
 
 
 def change(each: Delivery, *, due_at: Micros | None, tries: int, error: str) -> Work[None]:

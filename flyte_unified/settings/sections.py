@@ -279,6 +279,7 @@ class Notifications:
     timeout: Seconds = _setting(10.0, "How long a receiver may take for its answer.", least=0.1)
     retry_max: Seconds = _setting(600.0, "Longest wait before a delivery that failed is tried again.", least=0.01)
     retry_for: Seconds = _setting(86_400.0, "How long a delivery is tried before it is given up.", least=0)
+    keep: Seconds = _setting(2_592_000.0, "How long it is known after that what could not be delivered, and why.", least=0)
     smtp_host: str = _setting("", "The server that takes e-mail. Empty: none is sent.")
     smtp_port: int = _setting(587, "Its port.", least=1)
     smtp_security: str = _setting(

@@ -68,7 +68,7 @@ async def test_secrets_are_in_no_log_and_no_row(world: World) -> None:
             database=world.database,
             ledger=world.ledger,
             outgoing=watched,
-            patience=Patience(longest=1, total=0),
+            patience=Patience(longest=1, total=0, kept=0.0),
             clock=world.clock,
         )
         await postman.start()

@@ -14,7 +14,7 @@ from flyte_unified.core.errors import FailedPrecondition, Unavailable
 from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import Action, Move
 from flyte_unified.notifications.model import Channel, Delivery
-from tests.unit.notifications.world import PAUSED, Receivers, World, asking, email, rule, webhook, world_of
+from tests.unit.notifications.world import KEPT, PAUSED, Receivers, World, asking, email, rule, webhook, world_of
 from tests.unit.triggers.world import InlineDatabase
 from tests.virtual_time import LoopClock
 
@@ -90,6 +90,27 @@ async def test_a_delivery_is_given_up_and_stays_with_its_error(world: World) -> 
     (left,), (denied,) = await world.owed(lost), await world.owed(refused)
     assert (left.error, left.due_at, denied.error, denied.due_at) == ("h did not answer", None, "h answered 404", None)
     assert sorted(each["error"] for each in log if each["log_level"] == "error") == ["h answered 404", "h did not answer"]
+
+
+async def test_what_was_given_up_is_kept_for_a_time(world: World) -> None:
+    """Then it goes as another is given up, or as the next leader begins; what is still to come stays."""
+    first, second, third, waiting = [await world.run(ASKED, name) for name in ("first", "second", "third", "waiting")]
+    receivers = Receivers(answers=[FailedPrecondition("h answered 404")] * 3)
+    async with world.leading(receivers):
+        await world.end(first)
+        await asyncio.sleep(KEPT)
+        await world.end(second)
+        await asyncio.sleep(1000)
+        assert len(await world.owed(first)) == 1, "nothing has come since"
+        await world.end(third)
+        await asyncio.sleep(1)
+        assert await world.owed(first) == []
+        assert len(await world.owed(second)) == len(await world.owed(third)) == 1
+    await asyncio.sleep(KEPT + 1000)
+    async with world.leading():
+        await asyncio.sleep(1)
+    assert await world.owed(second) == await world.owed(third) == []
+    assert len(await world.owed(waiting)) == 1
 
 
 async def test_what_cannot_be_made_keeps_nothing_else_waiting(world: World) -> None:

@@ -51,6 +51,9 @@ def asking(*rules: run_pb2.InlineRule) -> run_pb2.RunSpec:
     return run_pb2.RunSpec(notification_rules=run_pb2.InlineRuleList(rules=rules))
 
 
+KEPT = 86_400.0
+
+
 @dataclass
 class Receivers(Outgoing):
     """What was sent, by whom it was owed; ``answers`` are raised, the first first."""
@@ -140,5 +143,5 @@ def world_of(clock: Clock, database: Database, names: Names | None = None) -> Wo
         database,
         Ledger(database=database, clock=clock),
         Notifications(names=names or Names()),
-        Patience(longest=60.0, total=600.0),
+        Patience(longest=60.0, total=600.0, kept=KEPT),
     )
