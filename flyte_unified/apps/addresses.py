@@ -71,12 +71,15 @@ class Directory:
     def __init__(self, addresses: Addresses, site: Callable[[AppKey], Site]) -> None:
         self._addresses = addresses
         self._site = site
+        self._keys: set[AppKey] = set()
         self._by_label: dict[str, AppKey] = {}
         self._connectors: set[AppKey] = set()
 
     def put(self, app: App) -> None:
-        for label in _labels(app):
-            self._by_label[label] = app.key
+        self._keys.add(app.key)
+        self._by_label.setdefault(_long(app.key), app.key)
+        if app.host is not None:
+            self._by_label[app.host] = app.key
         if app.spec.profile.type == CONNECTOR and not app.spec.cluster and app.wanted:
             self._connectors.add(app.key)
         else:
@@ -85,10 +88,16 @@ class Directory:
     def remove(self, key: AppKey) -> None:
         for label in [label for label, known in self._by_label.items() if known == key]:
             del self._by_label[label]
+        self._keys.discard(key)
         self._connectors.discard(key)
 
     def __iter__(self) -> Iterator[AppKey]:
-        return iter(set(self._by_label.values()))
+        return iter(self._keys)
+
+    def rival(self, key: AppKey) -> AppKey | None:
+        """Another app that has the long host which ``key`` would have: hosts know no case, and projects may have dots."""
+        known = self._by_label.get(_long(key))
+        return known if known != key else None
 
     def connectors(self, project: str, domain: str) -> list[str]:
         """Addresses of the connectors among a domain's apps, as connectors' addresses are written."""
@@ -110,8 +119,8 @@ class Directory:
         project, _, rest = path[len(PATH) :].partition("/")
         domain, _, rest = rest.partition("/")
         name, _, rest = rest.partition("/")
-        key = self._by_label.get(_long(AppKey(project, domain, name)))
-        return (self._site(key) if key is not None else _Nobody(f"there is no app {project}/{domain}/{name}")), f"/{rest}"
+        key = AppKey(project, domain, name)
+        return (self._site(key) if key in self._keys else _Nobody(f"there is no app {key}")), f"/{rest}"
 
 
 class _Nobody:
@@ -122,12 +131,6 @@ class _Nobody:
 
     def visit(self) -> AbstractAsyncContextManager[Upstream]:
         raise NotFound(self._words)
-
-
-def _labels(app: App) -> Iterator[str]:
-    if app.host is not None:
-        yield app.host
-    yield _long(app.key)
 
 
 def _long(key: AppKey) -> str:

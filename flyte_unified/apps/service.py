@@ -7,7 +7,8 @@ after its commit, and tells what there is. An app that is pinned to a cluster of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from flyte_unified.apps.model import App, AppKey, Phase
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import (
     Aborted,
+    AlreadyExists,
     FailedPrecondition,
     FlyteUnifiedError,
     InvalidArgument,
@@ -103,6 +105,8 @@ class Apps:
         key = key_of(asked.metadata.id, field="app.metadata.id")
         await self._require_project(key.project, key.domain)
         optional(asked.spec.cluster, field="app.spec.cluster")
+        if (rival := self.sites.rival(key)) is not None:
+            raise AlreadyExists(f"app.metadata.id: app {rival} has the host that {key} would have; choose another name")
         now = self._clock.now()
 
         def to(known: App | None) -> App:
@@ -182,6 +186,10 @@ class Apps:
         total = await self._database.read(lambda: store.count(where, asked)) if message.include_total_count else 0
         return apps, token, total
 
+    async def tally(self) -> Mapping[str, int]:
+        """How many there are, by how they are in a word."""
+        return Counter(model.state(app) for app in await self._database.read(store.everything))
+
     async def watch(self, wanted: Callable[[App], bool]) -> AsyncGenerator[tuple[App | None, App | None]]:
         """Apps that are ``wanted``, as they are, then each change of them: before and after, until the server stops.
 
@@ -258,12 +266,12 @@ class Apps:
             _log.warning("what another replica changed could not be read", error=error.message)
             return
         gone = set(keys if keys is not None else self.sites) - {app.key for app in apps}
+        for key in gone:
+            self._gone(key)
         for app in apps:
             self.sites.put(app)
             self.changes.publish(Change(app.key, app))
             self._tell(app)
-        for key in gone:
-            self._gone(key)
 
     async def _observe(self, key: AppKey, deployment: str, told: Told) -> None:
         now = self._clock.now()

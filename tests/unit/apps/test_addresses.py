@@ -120,3 +120,23 @@ def test_connectors_are_found_by_their_domain() -> None:
     assert there.connectors("p", "other") == []
     there.remove(connector.key)
     assert there.connectors("p", "d") == []
+
+
+@pytest.mark.parametrize(("first", "second"), [(("b", "c.d"), ("b.c", "d")), (("p", "d"), ("P", "d"))])
+def test_an_app_takes_no_host_of_another(first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Hosts know no case, and projects may have dots: the first has the host, and either is below its own path."""
+    there = Directory(Addresses(LOCAL, local=LOCAL), Place)
+    keys = [AppKey(*scope, "hello") for scope in (first, second)]
+    for key in keys:
+        there.put(of(key, None))
+    assert [_site(there.at(".".join(("hello", *key[:2], "localhost")))) for key in keys] == [keys[0]] * 2
+    assert [_site(there.below(f"/_apps/{key.project}/{key.domain}/hello/")) for key in keys] == keys
+    there.remove(keys[1])
+    assert _site(there.at(".".join(("hello", *first, "localhost")))) == keys[0]
+    assert set(there) == {keys[0]}
+
+
+def _site(found: object) -> AppKey:
+    site = found[0] if isinstance(found, tuple) else found
+    assert isinstance(site, Place)
+    return site.key

@@ -15,7 +15,7 @@ from flyte_unified.apps.addresses import Addresses
 from flyte_unified.apps.api import Observe, Output
 from flyte_unified.apps.model import App, AppKey, Phase
 from flyte_unified.apps.service import Apps
-from flyte_unified.core.errors import Aborted, InvalidArgument, NotFound
+from flyte_unified.core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from flyte_unified.core.sites import Site
 from flyte_unified.db.api import Database, Notice
 from tests.unit.apps.machine import NOBODY
@@ -219,3 +219,10 @@ async def test_a_short_host_goes_to_the_first_who_wants_it(apps: Apps) -> None:
     await apps.delete(AppKey("p", "d", "hello"))
     await create(apps, asked("hello", project="r"))
     assert (await apps.get(AppKey("r", "d", "hello"))).host == "hello"
+
+
+async def test_an_app_that_would_have_the_host_of_another_is_refused(apps: Apps) -> None:
+    """Who asks for the one must not come to the other."""
+    await create(apps, asked("hello"))
+    with pytest.raises(AlreadyExists, match="app p/d/hello has the host that p/d/Hello would have"):
+        await create(apps, asked("Hello"))
