@@ -17,6 +17,7 @@ from flyte_unified.core.templates import render
 from flyte_unified.plugins.container import primary
 
 _PORT = 8080
+_LAST_PORT = 65_535
 _MAIN = "app"
 """What the SDK calls a pod's primary container."""
 _METRICS = "--prometheus_port"
@@ -72,6 +73,8 @@ def payload(key: AppKey, spec: idl.Spec, *, raw_data: str) -> Payload:
             "Say what it runs with AppEnvironment(command=...) or args=..., or with a function of your own (@env.server)"
         )
     port, name = ports[0] if ports else (_PORT, "")
+    if not 0 < port <= _LAST_PORT:
+        raise InvalidArgument(f"app.spec: port {port} is none: ports are 1 to {_LAST_PORT}")
     known = {"rawoutputdataprefix": raw_data, "executionproject": key.project, "executiondomain": key.domain}
     return Payload(
         command=render(command, known),

@@ -91,3 +91,10 @@ def test_an_image_of_its_own_is_refused_with_a_way_out() -> None:
     spec.container.ClearField("command")
     with pytest.raises(FailedPrecondition, match="Say what it runs"):
         payload(KEY, spec, raw_data="")
+
+
+@pytest.mark.parametrize("port", [0, 65_536, 1 << 31])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    """Before the system is asked for it."""
+    with pytest.raises(InvalidArgument, match=f"port {port}"):
+        payload(KEY, container("x", port=port), raw_data="")
