@@ -310,6 +310,9 @@ class Supervisor:
             replica = await self._machine.launch(app)
         except FlyteUnifiedError as error:
             await self._failed(End(error.message))
+        except OSError as error:
+            _log.warning("an app could not be started", app=str(app.key), error=str(error))
+            await self._failed(End(f"this machine could not start it: {error}"))
         else:
             self._runs(replica)
 

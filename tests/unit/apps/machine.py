@@ -42,7 +42,7 @@ class Machine:
 
     def __init__(self, *, after: float = 3.0) -> None:
         self.after = after
-        self.fails: End | FlyteUnifiedError | None = None
+        self.fails: End | FlyteUnifiedError | OSError | None = None
         self.launched: list[float] = []
         self.ended: list[Replica] = []
         self.said: list[tuple[float, str, str]] = []
@@ -53,7 +53,7 @@ class Machine:
     async def launch(self, app: App) -> Replica:
         loop = asyncio.get_running_loop()
         self.launched.append(loop.time())
-        if isinstance(self.fails, FlyteUnifiedError):
+        if isinstance(self.fails, (FlyteUnifiedError, OSError)):
             raise self.fails
         replica = Replica(app.key, app.deployment[:12], "here", 8080, f"hello-{len(self.launched)}")
         if self.fails is not None:

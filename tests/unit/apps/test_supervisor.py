@@ -171,6 +171,16 @@ async def test_what_can_not_be_launched_is_told() -> None:
     assert machine.said[-1][1] == "FAILED"
 
 
+async def test_a_machine_that_cannot_is_told_too() -> None:
+    """A disk that is full stays so for a while: the app is not left to be waited for."""
+    machine = Machine()
+    machine.fails = OSError(28, "No space left on device")
+    async with supervised(app(), machine):
+        await asyncio.sleep(5)
+    assert "No space left on device" in machine.told[-1].message
+    assert machine.said[-1][1] == "FAILED"
+
+
 async def test_a_later_deployment_takes_the_place_of_the_earlier() -> None:
     """Who is inside may finish; who comes waits for the later one; nobody is refused."""
     machine = Machine()
