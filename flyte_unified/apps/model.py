@@ -18,6 +18,14 @@ from flyte_unified.core.errors import Aborted, AlreadyExists, InvalidArgument
 Phase = idl.Status.DeploymentStatus
 Substate = idl.Status.Substate
 
+_ON_REQUEST = {Substate.SCALED_TO_ZERO: "asleep", Substate.SCALING_FROM_ZERO: "waking"}
+_STATES = {
+    Phase.DEPLOYMENT_STATUS_ACTIVE: "running",
+    Phase.DEPLOYMENT_STATUS_FAILED: "failed",
+    Phase.DEPLOYMENT_STATUS_STOPPED: "stopped",
+    Phase.DEPLOYMENT_STATUS_UNASSIGNED: "unassigned",
+}
+
 _CONDITIONS = 50
 """Kept of an app's history."""
 
@@ -67,6 +75,11 @@ class App:
     @property
     def substate(self) -> int:
         return int(self.status.conditions[-1].substate) if self.status.conditions else 0
+
+
+def state(app: App) -> str:
+    """How it is, in a word."""
+    return _ON_REQUEST.get(app.substate) or _STATES.get(app.phase, "starting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
