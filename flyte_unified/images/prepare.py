@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from flyteidl2.core import security_pb2
+
+from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import short, variable
 from flyte_unified.images.dockerfile import dockerfile, secrets
 from flyte_unified.images.orders import Order, fetched, order
 from flyte_unified.plugins import secrets as names
 from flyte_unified.storage.transfer import Transfer
+
+_NAME = re.compile(r"[-\w./:@]+", re.ASCII)
+"""What means nothing to a shell, nor in buildctl's lists of options."""
 
 
 async def prepare(transfer: Transfer, inputs: str, to: Path, *, registry: str, uv: str) -> None:
@@ -21,16 +29,26 @@ async def prepare(transfer: Transfer, inputs: str, to: Path, *, registry: str, u
 
 
 def address(name: str, registry: str) -> str:
-    """Where an image goes: the registry that its name says, else ours."""
+    """Where an image goes: the registry that its name says, else ours. Raises InvalidArgument."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(f"{name!r} is no name for an image")
     return name if "/" in name else f"{registry.rstrip('/')}/{short(name)}"
+
+
+def mounts(wanted: Iterable[security_pb2.Secret]) -> str:
+    """The words by which buildctl has them, for a shell to part at the blanks. Raises InvalidArgument."""
+    files = {variable(secret): posixpath.join(names.DIRECTORY, names.paths(secret)[0]) for secret in wanted}
+    for path in files.values():
+        if not _NAME.fullmatch(path):
+            raise InvalidArgument(f"the secret {path!r} has no name for a file that a build can be given")
+    return " ".join(f"--secret id={name},src={path}" for name, path in files.items())
 
 
 def _write(wanted: Order, to: Path, registry: str, uv: str) -> None:
     """BuildKit is another user than we are."""
     (to / "Dockerfile").write_text(dockerfile(wanted.spec, uv=uv))
     (to / "image").write_text(address(wanted.name, registry))
-    files = {variable(secret): posixpath.join(names.DIRECTORY, names.paths(secret)[0]) for secret in secrets(wanted.spec)}
-    (to / "secrets").write_text(" ".join(f"--secret id={name},src={path}" for name, path in files.items()))
+    (to / "secrets").write_text(mounts(secrets(wanted.spec)))
     for path in wanted.context.rglob("*"):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))

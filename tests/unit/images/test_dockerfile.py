@@ -11,7 +11,7 @@ from flyteidl2.imagebuilder import definition_pb2 as idl
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import variable
 from flyte_unified.images.dockerfile import dockerfile, secrets
-from flyte_unified.images.prepare import address
+from flyte_unified.images.prepare import address, mounts
 
 TOKEN = security_pb2.Secret(key="token", env_var="TOKEN", mount_requirement=security_pb2.Secret.ENV_VAR)
 FILE = security_pb2.Secret(group="ours", key="cert", mount_requirement=security_pb2.Secret.FILE)
@@ -143,3 +143,18 @@ def test_what_cannot_stand_there_is_refused(layer: dict[str, Any]) -> None:
 def test_an_image_goes_to_the_registry_that_it_names(name: str, wanted: str) -> None:
     """Else to the one of the settings."""
     assert address(name, "registry.example.com/flyte/") == wanted
+
+
+@pytest.mark.parametrize("name", ["reg.org/a,push=false:1", "reg.org/a b:1", "a\nb", "", "reg.org/$(id)", "env'"])
+def test_a_name_says_nothing_else_to_buildkit(name: str) -> None:
+    """It stands among the exporter's options, which commas part."""
+    with pytest.raises(InvalidArgument, match="no name for an image"):
+        address(name, "registry:5000")
+
+
+def test_a_secret_says_nothing_else_to_buildkit() -> None:
+    """Its path stands on a shell's command line, unquoted, as there are any number of them."""
+    assert mounts([FILE]) == f"--secret id={variable(FILE)},src=/etc/flyte/secrets/cert"
+    for key in ("a --output type=local", "a,src=/etc/passwd", "*", "a;b"):
+        with pytest.raises(InvalidArgument, match="no name for a file"):
+            mounts([security_pb2.Secret(key=key, mount_requirement=security_pb2.Secret.FILE)])
