@@ -152,6 +152,9 @@ runs = Table(
     ),
 )
 
+LABEL = 256
+"""Characters of a label's key, and of its value, that an index of Postgres takes whatever they are."""
+
 run_labels = Table(
     "run_labels",
     metadata,
@@ -163,7 +166,7 @@ run_labels = Table(
     PrimaryKeyConstraint("project", "domain", "key", "value", "created_at", "run"),
     Index("ix_run_labels_keys", "project", "domain", "key", "created_at", "run"),
 )
-"""What ``runs.labels`` says, for lists."""
+"""What ``runs.labels`` says, for lists: of a value the first ``LABEL`` characters, and nothing of a key that is longer."""
 
 triggers = Table(
     "triggers",

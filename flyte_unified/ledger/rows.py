@@ -9,7 +9,7 @@ from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.db.tables import actions, runs
+from flyte_unified.db.tables import LABEL, actions, runs
 from flyte_unified.ledger.model import Action, ActionType, Run, TaskId
 
 COLUMNS = [column.name for column in actions.columns]
@@ -54,7 +54,7 @@ def of_run(run: Run) -> dict[str, Any]:
 def of_labels(run: Run) -> list[dict[str, Any]]:
     """A row for each label, by which lists find their runs in the order of time."""
     place = {"project": run.key.project, "domain": run.key.domain, "run": run.key.run, "created_at": run.created_at}
-    return [{**place, "key": key, "value": value} for key, value in run.labels.items()]
+    return [{**place, "key": key, "value": value[:LABEL]} for key, value in run.labels.items() if len(key) <= LABEL]
 
 
 def of_attempt(key: ActionKey, record: run_definition_pb2.ActionAttempt) -> dict[str, Any]:

@@ -221,8 +221,8 @@ def add_run(new: NewRun, *, known: bool = False) -> Work[tuple[Run, Action, bool
     while (made := (yield from _made_before(new))) is None:
         if (yield _ADD_RUN, rows.of_run(new.run)).first() is None:  # another replica was faster
             continue
-        if new.run.labels:
-            yield _ADD_LABEL, rows.of_labels(new.run)
+        if labels := rows.of_labels(new.run):
+            yield _ADD_LABEL, labels
         yield _ADD_ROOT, rows.of_action(new.root)  # before others of the batch look for it
         if not known:
             yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}

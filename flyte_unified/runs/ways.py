@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from flyte_unified.core.filters import Condition, Function, Value
 from flyte_unified.core.phases import LIVE, Phase
+from flyte_unified.db.tables import LABEL
 from flyte_unified.runs.scopes import RunScope
 
 LABELS = "labels."
@@ -65,11 +66,12 @@ def _outcome(conditions: Sequence[Condition]) -> Phase | None:
 
 
 def _label(condition: Condition) -> Way | None:
-    if not condition.field.startswith(LABELS):
+    name = condition.field.removeprefix(LABELS)
+    if name == condition.field or len(name) > LABEL:
         return None
-    key = ("key", condition.field.removeprefix(LABELS))
+    key = ("key", name)
     if condition.function is Function.EQUAL:
-        return Way("run_labels", (key, ("value", condition.values[0])))
+        return Way("run_labels", (key, ("value", str(condition.values[0])[:LABEL])))
     return Way("run_labels", (key,)) if condition.function is Function.EXISTS else None
 
 

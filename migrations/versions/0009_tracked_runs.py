@@ -55,7 +55,8 @@ def _labels() -> None:
     each = "json_each_text" if op.get_bind().dialect.name == "postgresql" else "json_each"
     op.execute(
         "INSERT INTO run_labels (project, domain, key, value, created_at, run) "
-        f"SELECT r.project, r.domain, l.key, l.value, r.created_at, r.run FROM runs AS r, {each}(r.labels) AS l"
+        "SELECT r.project, r.domain, l.key, substr(l.value, 1, 256), r.created_at, r.run "
+        f"FROM runs AS r, {each}(r.labels) AS l WHERE length(l.key) <= 256"
     )
 
 

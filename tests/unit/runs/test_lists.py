@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from typing import Any
 
 import pytest
@@ -189,3 +191,14 @@ async def test_actions_of_no_run(world: World) -> None:
     """NotFound rather than an empty list."""
     with pytest.raises(NotFound):
         await _listed(world)
+
+
+async def test_labels_of_any_length_are_found(world: World) -> None:
+    """By all of a label, though no index of Postgres takes so much."""
+    long = "".join(random.Random(1).choices(string.printable[:94], k=5000))  # what can't be compressed
+    key, near = "k" * 800, long[:900]
+    for name, values in (("r1", {"note": near, key: long}), ("r2", {"note": f"{near}!"}), ("r3", {"note": long})):
+        await world.run(name, run_spec=run_pb2.RunSpec(labels=run_pb2.Labels(values=values)))
+    assert await _filtered(world, Filter(function=EQUAL, field="labels.note", values=[near])) == {"r1"}
+    assert await _filtered(world, Filter(function=EXISTS, field="labels.note")) == {"r1", "r2", "r3"}
+    assert await _filtered(world, Filter(function=EXISTS, field=f"labels.{key}")) == {"r1"}
