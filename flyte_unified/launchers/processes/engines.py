@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyte_unified.launchers.api import Unlaunchable
+from flyte_unified.launchers.processes.answers import answer
 
 _KNOWN = ("podman", "docker")
 _SECONDS = 30.0
@@ -72,18 +73,10 @@ async def _docker(path: str, environment: Mapping[str, str]) -> Engine | str:
 
 async def _said(environment: Mapping[str, str], *command: str) -> tuple[int, str]:
     """Its exit code with what it said, or the last line of its complaint."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd="/", env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-    )
     try:
-        out, complaint = await asyncio.wait_for(process.communicate(), _SECONDS)
+        answered = await answer(*command, seconds=_SECONDS, environment=environment)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return 1, f"no answer for {_SECONDS:g} seconds"
-    if process.returncode:
-        return process.returncode, complaint.decode(errors="replace").strip().rpartition("\n")[
-            2
-        ] or f"exit {process.returncode}"
-    return 0, out.decode()
+    if answered.code:
+        return answered.code, answered.last_words or f"exit {answered.code}"
+    return 0, answered.out.decode()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.launchers.processes.answers import answer
 
 _CHECK_SECONDS = 30
 _CHECK = """
@@ -98,22 +99,15 @@ def choose(explicit: str | None, *, env: Mapping[str, str], directory: Path) -> 
 async def _inspect(path: Path) -> Interpreter:
     advice = "choose another with --python, or with FLYTE_UNIFIED_PYTHON in the run's environment"
     try:
-        process = await asyncio.create_subprocess_exec(
-            path, "-c", _CHECK, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
+        answered = await answer(str(path), "-c", _CHECK, seconds=_CHECK_SECONDS, directory=".")
+    except TimeoutError:
+        raise BadInterpreter(f"the interpreter {path} gave no answer for {_CHECK_SECONDS} seconds; {advice}") from None
     except OSError as error:
         raise BadInterpreter(f"the interpreter {path} cannot be run ({error.strerror}); {advice}") from error
+    if answered.code:
+        raise BadInterpreter(f"the interpreter {path} does not work ({answered.last_words}); {advice}")
     try:
-        out, err = await asyncio.wait_for(process.communicate(), _CHECK_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise BadInterpreter(f"the interpreter {path} gave no answer for {_CHECK_SECONDS} seconds; {advice}") from None
-    if process.returncode:
-        last = err.decode(errors="replace").strip().rpartition("\n")[2]
-        raise BadInterpreter(f"the interpreter {path} does not work ({last}); {advice}")
-    try:
-        version, flyte, scripts, sites = json.loads(out)
+        version, flyte, scripts, sites = json.loads(answered.out)
     except ValueError:
         raise BadInterpreter(f"{path} does not answer as a Python would; {advice}") from None
     major, minor, micro = version

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flyte_unified.launchers.api import Unlaunchable
+from flyte_unified.launchers.processes.answers import answer
 from flyte_unified.plugins.api import Need
 
+_SECONDS = 30.0
 _LOOK = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
@@ -46,8 +47,8 @@ def _on_path(program: str, environment: Mapping[str, str]) -> bool:
 
 async def _importable(module: str, interpreter: Path, environment: Mapping[str, str]) -> bool:
     """Looked for, not imported: that may take seconds."""
-    quiet = asyncio.subprocess.DEVNULL
-    looking = await asyncio.create_subprocess_exec(
-        *(str(interpreter), "-c", _LOOK, module), cwd="/", env=environment, stdin=quiet, stdout=quiet, stderr=quiet
-    )
-    return await looking.wait() == 0
+    try:
+        answered = await answer(str(interpreter), "-c", _LOOK, module, seconds=_SECONDS, environment=environment)
+    except (TimeoutError, OSError):
+        return False
+    return answered.code == 0
