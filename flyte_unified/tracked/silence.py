@@ -43,8 +43,9 @@ class Silence:
         while True:
             try:
                 wait = await self._look()
-            except FlyteUnifiedError as error:
-                _log.warning("tracked runs could not be looked at; they will be", error=error.message)
+            except Exception as error:  # whatever it is: nobody else would look
+                foreseen = isinstance(error, FlyteUnifiedError)
+                _log.warning("tracked runs could not be looked at; they will be", error=str(error), exc_info=not foreseen)
                 wait = _LEAST
             await asyncio.sleep(max(wait, _LEAST))
 

@@ -348,6 +348,7 @@ async def test_a_silent_run_is_given_up(tmp_path: Path) -> None:
             world, TrackedRunsHandlers(ledger=ledger, reader=Reader(ledger=ledger, data=world.data), tracked=tracked)
         )
         silence = Silence(ledger=ledger, clock=clock, limit=3600)
+        database.failing = [OSError("disk I/O error")]
         silence.start()
         await asyncio.sleep(10)
         await client.create()
