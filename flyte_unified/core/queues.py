@@ -23,6 +23,8 @@ class Queues:
         self._names = {DEFAULT}
         for text in told:
             name, _, most = text.partition("=")
+            if not name:
+                raise _wrong(text)
             self._names.add(name)
             if "=" in text:
                 bounds[name] = _number(text, most)
@@ -42,5 +44,9 @@ class Queues:
 
 def _number(text: str, most: str) -> int:
     if not most.isdecimal() or not int(most):
-        raise InvalidArgument(f"queues.max_concurrency: {text!r} is no queue; name=8 is expected, or a name alone")
+        raise _wrong(text)
     return int(most)
+
+
+def _wrong(text: str) -> InvalidArgument:
+    return InvalidArgument(f"queues.max_concurrency: {text!r} is no queue; name=8 is expected, or a name alone")

@@ -187,8 +187,9 @@ def test_queues_are_told_by_name_and_bound() -> None:
     with pytest.raises(InvalidArgument, match="f: there is no queue 'gup'; known are default, gpu, wide"):
         queues.check("gup", field="f")
     Queues().check("any", field="f")
-    with pytest.raises(InvalidArgument, match="'gpu=some' is no queue"):
-        Queues(("gpu=some",))
+    for wrong in ("gpu=some", "gpu=0", "=8", ""):
+        with pytest.raises(InvalidArgument, match=f"'{wrong}' is no queue"):
+            Queues((wrong,))
 
 
 class AnyTraffic(RuleBasedStateMachine):
