@@ -430,6 +430,7 @@ class Manager:
                 store=self._store,
                 plane=self.plane,
                 drain=self._drain,
+                apps=self._apps.tally,
                 clock=clock,
                 began=began,
                 ready=lambda: self._ready,

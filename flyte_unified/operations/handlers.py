@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from flyte_unified import __version__, settings
-from flyte_unified.core.clock import Clock
+from flyte_unified.core.clock import Clock, timestamp
 from flyte_unified.core.context import CallContext
-from flyte_unified.core.errors import FlyteUnifiedError
+from flyte_unified.core.errors import FlyteUnifiedError, Unavailable
 from flyte_unified.db.api import Database
 from flyte_unified.operations import messages, store
 from flyte_unified.operations.admission import Admission
@@ -40,6 +40,8 @@ class Server:
     store: DataStore
     plane: Plane
     drain: Drain
+    apps: Callable[[], Awaitable[Mapping[str, int]]]
+    """How many there are, by how they are."""
     clock: Clock
     began: float
     """On the monotonic clock."""
@@ -129,7 +131,13 @@ class ManagerHandlers:
         ]
 
     async def _components(self) -> list[messages.Component]:
-        asked = {"database": self._ask_database, "storage": self._ask_storage, "executor": self._ask_executor}
+        asked = {
+            "database": self._ask_database,
+            "storage": self._ask_storage,
+            "executor": self._ask_executor,
+            "scheduler": self._ask_scheduler,
+            "apps": self._ask_apps,
+        }
         return list(await asyncio.gather(*(_component(name, ask) for name, ask in asked.items())))
 
     async def _ask_database(self) -> str:
@@ -144,7 +152,23 @@ class ManagerHandlers:
     async def _ask_executor(self) -> str:
         if self._server.drain.on:
             return "drained: begins no runs"
-        return "carries out runs" if self._server.plane.controller is not None else "another server carries out runs"
+        plane = self._server.plane
+        if plane.controller is None:
+            return f"{plane.leader or 'nobody yet'} carries out runs"
+        return f"carries out runs, as {plane.leader}" if plane.leader else "carries out runs"
+
+    async def _ask_scheduler(self) -> str:
+        if self._server.plane.controller is None:
+            return "at work where runs are carried out"
+        planned, following, failing = self._server.plane.scheduler.standing
+        if failing:
+            raise Unavailable(f"triggers that could not fire in time, and are tried again: {failing}; the log says why")
+        at = f", the next at {timestamp(following).ToJsonString()}" if following is not None else ""
+        return f"triggers that are to fire: {planned}{at}"
+
+    async def _ask_apps(self) -> str:
+        counts = sorted((await self._server.apps()).items())
+        return ", ".join(f"{count} {state}" for state, count in counts) or "none"
 
 
 async def _component(name: str, ask: Callable[[], Awaitable[str]]) -> messages.Component:

@@ -47,6 +47,14 @@ class Plane(Protocol):
     def controller(self) -> Controller | None:
         """None while another server leads."""
 
+    @property
+    def leader(self) -> str:
+        """Who carries out runs, as last seen; empty for nobody, or where there is no choice."""
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """At work while this server leads."""
+
     async def start(self) -> None:
         """Goes on where the last one ended. Does not wait for its turn to lead."""
 

@@ -83,6 +83,11 @@ class Cluster:
         self._standing: asyncio.Task[None] | None = None
         self.lines = self._connectors.lines(PodLines(kube=self._kube, ledger=parts.ledger, store=parts.store, base=parts.logs))
         self.controller: Controller | None = None
+        self.scheduler = parts.scheduler
+
+    @property
+    def leader(self) -> str:
+        return self._elector.holder
 
     async def start(self) -> None:
         await self._kube.start()

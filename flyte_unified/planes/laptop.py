@@ -30,7 +30,8 @@ class Laptop:
     def __init__(self, settings: Settings, parts: Parts, *, interpreter: Path) -> None:
         attempts = _attempts(settings, parts, interpreter)
         self.vault = parts.secrets
-        self._scheduler = parts.scheduler
+        self.leader = ""
+        self.scheduler = parts.scheduler
         self._postman = parts.postman
         self._connectors = ConnectorParts(settings, parts, reveal=parts.secrets.reveal)
         self.lines = self._connectors.lines(ProcessLines(attempts))
@@ -47,7 +48,7 @@ class Laptop:
 
     async def start(self) -> None:
         await self.controller.start()
-        await self._scheduler.start()
+        await self.scheduler.start()
         await self._postman.start()
 
     async def drain(self, on: bool) -> None:
@@ -55,13 +56,13 @@ class Laptop:
         self.controller.hold_runs(on)
 
     async def stop(self, *, grace: float) -> None:
-        await self._scheduler.close()
+        await self.scheduler.close()
         await self._postman.close()
         await self.controller.stop(grace=grace)
         self._connectors.close()
 
     async def close(self) -> None:
-        await self._scheduler.close()
+        await self.scheduler.close()
         await self._postman.close()
         await self.controller.close()
         self._connectors.close()

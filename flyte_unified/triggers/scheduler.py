@@ -56,6 +56,15 @@ class _Retry(NamedTuple):
     at: Micros
 
 
+class Standing(NamedTuple):
+    """How it is with all triggers."""
+
+    planned: int
+    next: Micros | None
+    failing: int
+    """Could not fire when they should have, and are tried again."""
+
+
 class Scheduler:
     """For the server that leads. ``create`` is CreateRun."""
 
@@ -95,6 +104,11 @@ class Scheduler:
         self._heap.clear()
         self._at.clear()
         self._retries.clear()
+
+    @property
+    def standing(self) -> Standing:
+        """By what is known; of nothing while another server leads."""
+        return Standing(len(self._at) + len(self._firing), self._next(), len(self._retries))
 
     def _told(self, key: TriggerKey | None) -> None:
         """A change may mend what kept a fire from being a run, so it is tried at once."""

@@ -54,7 +54,10 @@ async def test_the_stub_asks_a_server_how_it_is(server: Backend, directory: Path
     assert (status.address, status.data_dir, status.launcher) == (server.address, str(directory), "processes")
     assert status.actions.slots == 64
     assert status.storage.free_bytes > 0
-    assert {part.name: part.healthy for part in components} == {"database": True, "storage": True, "executor": True}
+    assert all(part.healthy for part in components)
+    told = {part.name: part.detail for part in components}
+    assert told.keys() == {"database", "storage", "executor", "scheduler", "apps"}
+    assert (told["executor"], "triggers that are to fire" in told["scheduler"]) == ("carries out runs", True)
     assert ("database writes", 10_000) in {(queue.name, queue.limit) for queue in queues}
     assert {setting.key: setting.value for setting in config.settings}["execution.slots"] == "64"
 

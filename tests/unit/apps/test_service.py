@@ -192,6 +192,7 @@ async def test_a_cluster_leases_what_is_pinned_to_it_and_reports(apps: Apps) -> 
         told.status.current_replicas = 2
         reported = await apps.report(told)
         assert (reported.phase, reported.status.current_replicas) == (Phase.DEPLOYMENT_STATUS_ACTIVE, 2)
+        assert await apps.tally() == {"running": 1, "unassigned": 1}
         (again,) = await anext(leased)
         assert again.version == reported.version
         told.metadata.revision = 7
