@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.settings import SettingCodes
 
 from flyte_unified.core.errors import NotFound, Unavailable
 from flyte_unified.core.sites import Site, Upstream
@@ -452,14 +453,16 @@ async def test_what_http1_cannot_say_is_refused(web_port: int, method: str, path
         assert headers[":status"] == "400"
 
 
-async def _http2(port: int, method: str, path: str, *, body: bytes = b"") -> tuple[dict[str, str], bytes]:
+async def _http2(
+    port: int, method: str, path: str, *, body: bytes = b"", more: Sequence[tuple[str, str]] = ()
+) -> tuple[dict[str, str], bytes]:
     """The answer's head and body. Any request can be sent, well-formed or not."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     client = H2Connection(H2Configuration(header_encoding="utf-8", validate_outbound_headers=False))
     client.initiate_connection()
     length = [("content-length", str(len(body)))] if body else []
     named = [(":method", method), (":scheme", "http"), (":authority", "app.localhost"), (":path", path)]
-    client.send_headers(1, named + length, end_stream=not body)
+    client.send_headers(1, [*named, *length, *more], end_stream=not body)
     if body:
         client.send_data(1, body, end_stream=True)
     writer.write(client.data_to_send())
@@ -506,3 +509,43 @@ async def test_an_odd_program_is_no_fault_of_the_servers(upgrade: str, answer: b
                 await reader.read()
         writer.close()
         assert not logged
+
+
+async def test_a_program_that_lets_nobody_connect_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that drops what it is sent says nothing for minutes, to gRPC as to all."""
+    connect = asyncio.open_connection
+
+    async def dropping(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await (connect(host, port) if port != 1 else asyncio.get_running_loop().create_future())
+
+    monkeypatch.setattr(asyncio, "open_connection", dropping)
+    async with serving(sites=Programs(app=Program(1, http2=True, patience=0.05))) as service, asyncio.timeout(10):
+        for content_type in ("text/plain", "application/grpc"):
+            headers, _ = await _http2(service.edge.port, "POST", "/x", more=[("content-type", content_type)])
+            assert headers[":status"] == "504"
+
+
+async def test_what_a_program_pushes_is_no_part_of_its_answer() -> None:
+    """It is told that nobody takes it."""
+    settings: dict[int, int] = {}
+
+    async def pushing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        program = H2Connection(H2Configuration(client_side=False))
+        program.initiate_connection()
+        while data := await reader.read(1 << 16):
+            for event in program.receive_data(data):
+                match event:
+                    case h2.events.RemoteSettingsChanged():
+                        settings.update({code: change.new_value for code, change in event.changed_settings.items()})
+                    case h2.events.RequestReceived():
+                        program.send_headers(1, [(":status", "200")])
+                        program.send_data(1, b"answer", end_stream=True)
+            writer.write(program.data_to_send())
+        writer.close()
+
+    program = await asyncio.start_server(pushing, "127.0.0.1", 0)
+    port = program.sockets[0].getsockname()[1]
+    async with program, serving(sites=Programs(app=Program(port, http2=True))) as service:
+        _, body = await _http2(service.edge.port, "GET", "/")
+        assert body == b"answer"
+    assert settings[SettingCodes.ENABLE_PUSH] == 0

@@ -14,6 +14,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
+from h2.settings import SettingCodes
 
 from flyte_unified.core.context import Headers
 from flyte_unified.core.errors import Unavailable
@@ -30,14 +31,17 @@ _CONFIG = H2Configuration(client_side=True, header_encoding="latin-1", validate_
 async def relay(exchange: Exchange, upstream: Upstream, *, patience: float | None) -> None:
     """``patience`` bounds the wait for an answer's beginning (seconds). Raises Disconnected, Unavailable, DeadlineExceeded."""
     try:
-        reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
+        async with asyncio.timeout(upstream.patience):
+            reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
+    except TimeoutError:
+        raise late(upstream.patience) from None
     except OSError as error:
         raise NotThere(str(away(error))) from error
     stream = _Stream(reader, writer)
     exchange.patient = True
     tasks = [
         asyncio.create_task(stream.listen(), name="relayed stream, back"),
-        asyncio.create_task(_send(exchange, stream), name="relayed stream, there"),
+        asyncio.create_task(_send(exchange, upstream, stream), name="relayed stream, there"),
     ]
     try:
         await _answer(exchange, stream, patience)
@@ -48,10 +52,10 @@ async def relay(exchange: Exchange, upstream: Upstream, *, patience: float | Non
         stream.close()
 
 
-async def _send(exchange: Exchange, stream: _Stream) -> None:
+async def _send(exchange: Exchange, upstream: Upstream, stream: _Stream) -> None:
     """The question. What keeps it from its end is seen where the answer is read."""
     try:
-        await stream.request(exchange)
+        await stream.request(exchange, upstream)
         while chunk := await exchange.receive():
             await stream.send(chunk)
         await stream.finish()
@@ -88,6 +92,7 @@ class _Stream:
         self._writer = writer
         self._h2 = H2Connection(_CONFIG)
         self._h2.initiate_connection()
+        self._h2.update_settings({SettingCodes.ENABLE_PUSH: 0})
         self._room = asyncio.Event()
         self._arrived = asyncio.Event()
         self._chunks: deque[tuple[bytes, int]] = deque()
@@ -98,10 +103,10 @@ class _Stream:
         self.trailers: Headers = ()
         self.complete = False
 
-    async def request(self, exchange: Exchange) -> None:
+    async def request(self, exchange: Exchange, upstream: Upstream) -> None:
         target = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
-        lines = [(":method", exchange.method), (":scheme", "http"), (":authority", exchange.host), (":path", target)]
-        lines += [pair for pair in onward(exchange) if pair[0] != "host"]
+        (_, host), *headers = onward(exchange, upstream)
+        lines = [(":method", exchange.method), (":scheme", "http"), (":authority", host), (":path", target), *headers]
         if exchange.header("te") == "trailers":
             lines.append(("te", "trailers"))
         self._h2.send_headers(_STREAM, lines)
