@@ -12,6 +12,7 @@ from flyteidl2.core import security_pb2
 
 from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.images import VARIABLES
 from flyte_unified.launchers.api import Unlaunchable
 from flyte_unified.launchers.processes.work import PrivateFiles
 from flyte_unified.plugins import secrets as names
@@ -95,10 +96,16 @@ def _text(secret: security_pb2.Secret, value: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or len(value) > _LONGEST:
+        holds = f"text (UTF-8) without null bytes, at most {_LONGEST >> 10} KiB"
+        if secret.env_var.startswith(VARIABLES):
+            raise Unlaunchable(
+                "SecretUnavailable",
+                f"secret {secret.key!r} can't be given to a layer of an image, as a file no more than as a variable: on a "
+                f"laptop a build is given {holds}. Store it in base64, and have the layer's command decode it",
+            )
         raise Unlaunchable(
             "SecretUnavailable",
-            f"secret {secret.key!r} can be no environment variable: one holds text (UTF-8) without null bytes, at most "
-            f"{_LONGEST >> 10} KiB. Ask for it as a file: "
+            f"secret {secret.key!r} can be no environment variable: one holds {holds}. Ask for it as a file: "
             f"flyte.Secret(key={secret.key!r}, mount=pathlib.Path({names.DIRECTORY!r}))",
         )
     return text

@@ -15,6 +15,7 @@ from flyteidl2.core import security_pb2
 
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.core.images import variable
 from flyte_unified.launchers.processes import mounts
 from flyte_unified.launchers.processes import secrets as given_secrets
 from flyte_unified.launchers.processes.secrets import Secrets
@@ -196,6 +197,10 @@ async def test_what_no_variable_can_hold_is_refused(name: str) -> None:
     """Before anything starts, naming the way."""
     with pytest.raises(FailedPrecondition, match=rf"secret '{name}' can be no environment variable.*mount=pathlib"):
         await Secrets(_reveal).given([_asked(name)], ACTION)
+    build = _asked(name, env_var=variable(_asked(name)))
+    with pytest.raises(FailedPrecondition, match=rf"secret '{name}' can't be given to a layer of an image.*base64") as refused:
+        await Secrets(_reveal).given([build], ACTION)
+    assert "flyte.Secret" not in refused.value.message, "a task's way is none for a build"
 
 
 async def test_without_namespaces_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
