@@ -17,6 +17,8 @@ class Upstream:
     """It speaks HTTP/2 alone, without TLS and without being asked first (h2c with prior knowledge)."""
     patience: float
     """Seconds that it may take to begin an answer."""
+    authority: str = ""
+    """The Host that it is asked by, where that is not what the visitor asked for."""
 
 
 class Site(Protocol):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from flyte_unified.core.context import Headers
+from flyte_unified.core.sites import Upstream
 from flyte_unified.rpc.exchange import Exchange
 
 _HOP_BY_HOP = frozenset(
@@ -40,12 +41,17 @@ def is_grpc(exchange: Exchange) -> bool:
     return content_type == "application/grpc" or content_type.startswith(("application/grpc+", "application/grpc;"))
 
 
-def onward(exchange: Exchange) -> list[tuple[str, str]]:
+def onward(exchange: Exchange, upstream: Upstream) -> list[tuple[str, str]]:
     """The request's headers for the program, which has to know by what name it was called: its own Host comes first."""
     ours = ("host", "x-forwarded-host", "x-forwarded-proto")
     proto = exchange.header("x-forwarded-proto") or "http"
     kept = [pair for pair in _end_to_end(exchange.headers) if pair[0] not in ours]
-    return [("host", exchange.host), *kept, ("x-forwarded-host", exchange.host), ("x-forwarded-proto", proto)]
+    return [
+        ("host", upstream.authority or exchange.host),
+        *kept,
+        ("x-forwarded-host", exchange.host),
+        ("x-forwarded-proto", proto),
+    ]
 
 
 def back(headers: Headers) -> Headers:

@@ -81,7 +81,7 @@ class Relay:
             raise InvalidArgument("the request's method is none")
         if isinstance(exchange, Http1Exchange) and wants_websocket(exchange):
             with self._calls.tracked(streams=True):
-                await websocket.relay(self._client(), exchange, _url(exchange, upstream), patience=upstream.patience)
+                await websocket.relay(self._client(), exchange, _url(exchange, upstream), upstream)
         elif upstream.http2 or (exchange.http_version == "2" and is_grpc(exchange)):
             with self._calls.tracked(streams=True):
                 await http2.relay(exchange, upstream, patience=None if is_grpc(exchange) else upstream.patience)
@@ -114,7 +114,7 @@ class Relay:
                 return await self._client().request(
                     exchange.method,
                     _url(exchange, upstream),
-                    headers=onward(exchange),
+                    headers=onward(exchange, upstream),
                     data=body if _has_body(exchange) else None,
                     allow_redirects=False,
                 )

@@ -9,6 +9,7 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from flyte_unified.core.context import Headers
+from flyte_unified.core.sites import Upstream
 from flyte_unified.rpc.exchange import Disconnected
 from flyte_unified.rpc.http1 import Http1Exchange, RawBytes
 from flyte_unified.rpc.relay.errors import NotThere, away, late
@@ -18,13 +19,13 @@ _SWITCHED = 101
 _ASKED = (("connection", "upgrade"), ("upgrade", "websocket"))
 
 
-async def relay(client: aiohttp.ClientSession, exchange: Http1Exchange, url: URL, *, patience: float) -> None:
+async def relay(client: aiohttp.ClientSession, exchange: Http1Exchange, url: URL, upstream: Upstream) -> None:
     """Until either side has had enough. Raises Disconnected, and before the handshake Unavailable and DeadlineExceeded."""
     try:
-        async with asyncio.timeout(patience):
-            response = await client.get(url, headers=[*onward(exchange), *_ASKED], allow_redirects=False)
+        async with asyncio.timeout(upstream.patience):
+            response = await client.get(url, headers=[*onward(exchange, upstream), *_ASKED], allow_redirects=False)
     except TimeoutError:
-        raise late(patience) from None
+        raise late(upstream.patience) from None
     except aiohttp.ClientConnectorError as error:
         raise NotThere(str(away(error))) from error
     except (aiohttp.ClientError, OSError) as error:
