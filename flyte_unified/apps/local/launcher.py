@@ -166,8 +166,10 @@ class LocalApps:
         try:
             await asyncio.to_thread(self._make_room, key)
             await self._launch(await self._work(app, replica))
-        except BaseException:
-            self._later(self.clear(replica))
+        except BaseException as error:
+            # A server that leaves in the middle leaves what may have begun to the next one, with its directory.
+            if not (isinstance(error, asyncio.CancelledError) and self._processes.running(_id(replica))):
+                self._later(self.clear(replica))
             raise
         return replica
 

@@ -1,0 +1,76 @@
+"""Apps as processes, with a keeper that is slow to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from flyte_unified.apps.local.launcher import LocalApps
+from flyte_unified.apps.model import AppKey, Told
+from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.launchers.processes.work import ProcessWork, WorkEvent
+from tests.unit.apps.machine import RULES, app
+from tests.unit.manual_clock import ManualClock
+
+
+class Keeper:
+    """Has been told to start a process, and has not said yet that it did."""
+
+    def __init__(self) -> None:
+        self.works: list[ProcessWork] = []
+        self.told = asyncio.Event()
+        self.forgotten: list[str] = []
+
+    async def start(self) -> Sequence[WorkEvent]:
+        return []
+
+    async def version(self, interpreter: Path) -> tuple[int, int, int]:
+        return sys.version_info[:3]
+
+    async def launch(self, work: ProcessWork) -> None:
+        work.directory.mkdir(parents=True)
+        self.works.append(work)
+        self.told.set()
+        await asyncio.Event().wait()
+
+    def running(self, id: str) -> bool:  # noqa: A002
+        return bool(self.works)
+
+    def forget(self, id: str) -> None:  # noqa: A002
+        self.forgotten.append(id)
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_process_that_may_have_begun_keeps_its_place(tmp_path: Path) -> None:
+    """The server leaves in the middle of a launch: the next one takes the process over, in the directory that it runs in."""
+    keeper = Keeper()
+    apps = LocalApps(
+        processes=lambda heard: cast("ProcessLauncher", keeper),
+        directory=tmp_path,
+        interpreter=Path(sys.executable),
+        inherited={},
+        reveal=cast("Any", None),
+        images=None,
+        endpoint="localhost:1",
+        pattern=lambda project, domain: "",
+        raw_data=str(tmp_path / "raw"),
+        log_limit=0,
+        kill_grace=0,
+        rules=RULES,
+        clock=ManualClock(),
+    )
+
+    async def observe(key: AppKey, deployment: str, told: Told) -> None:
+        pass
+
+    await apps.start([], observe)
+    apps.wanted(app("hello", least=1))
+    await asyncio.wait_for(keeper.told.wait(), 10)
+    await apps.close()
+    assert keeper.works[0].directory.is_dir()
+    assert keeper.forgotten == []
