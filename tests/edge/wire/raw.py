@@ -96,6 +96,9 @@ def _error(error: Mapping[str, str], bodies: Sequence[bytes] = ()) -> Answer:
     return Answer(error["code"], error.get("message", ""), bodies)
 
 
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'attempts'"
+
+
 class Stored:
     """What a server keeps below a directory."""
 
@@ -103,9 +106,9 @@ class Stored:
         self._directory = directory
 
     def now(self) -> tuple[dict[str, int], set[str]]:
-        """Rows by table, and the files of its storage."""
+        """Rows by table, and the files of its storage; without attempts, as what was begun before goes on."""
         with closing(sqlite3.connect(f"file:{self._directory}/flyte.db?mode=ro", uri=True)) as database:
-            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            tables = [name for (name,) in database.execute(_TABLES)]
             rows = {name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
         return rows, {
             f"{place}/{name}" for part in _PARTS for place, _, names in os.walk(self._directory / part) for name in names

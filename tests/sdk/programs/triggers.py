@@ -44,7 +44,11 @@ async def only_time(when: datetime) -> str:
 
 def fired(name: str) -> list[flyte.remote.Run]:
     """Runs that a trigger started, the oldest first."""
-    found = [run for run in flyte.remote.Run.listall(limit=100) if run.pb2.action.metadata.trigger_name == name]
+    found = [
+        run
+        for run in flyte.remote.Run.listall(limit=100, sort_by=("created_at", "desc"))
+        if run.pb2.action.metadata.trigger_name == name
+    ]
     return sorted(found, key=lambda run: run.pb2.action.status.start_time.ToNanoseconds())
 
 
