@@ -60,6 +60,7 @@ SECRETS_BY_NAME = Kind("", "v1", "Secret", "secrets", partial=True)
 """Without their values."""
 CONFIG_MAPS = Kind("", "v1", "ConfigMap", "configmaps")
 SERVICES = Kind("", "v1", "Service", "services")
+KNATIVE_SERVICES = Kind("serving.knative.dev", "v1", "Service", "services")
 DEPLOYMENTS = Kind("apps", "v1", "Deployment", "deployments")
 POD_TEMPLATES = Kind("", "v1", "PodTemplate", "podtemplates")
 NODES = Kind("", "v1", "Node", "nodes", namespaced=False)

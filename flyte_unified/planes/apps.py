@@ -97,6 +97,7 @@ def _in_cluster(
         find=lambda key: database.read(lambda: store.get(key)),
         rules=Rules(idle=apps.idle, wake=apps.wake_timeout, request=apps.request_timeout),
         clock=clock,
+        use_knative=apps.knative == "auto",
     )
 
 

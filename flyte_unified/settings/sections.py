@@ -255,6 +255,11 @@ class Apps:
     start_timeout: Seconds = _setting(300.0, "How long an app may take from its start until it listens.", least=1)
     wake_timeout: Seconds = _setting(60.0, "How long a request waits for an app to be ready.", least=1)
     request_timeout: Seconds = _setting(300.0, "How long an app may take to begin an answer, where it does not say.", least=1)
+    knative: str = _setting(
+        "auto",
+        "In a cluster: whether apps are Knative's where that is installed, or Deployments in any case.",
+        choices=("auto", "never"),
+    )
     backoff: Seconds = _setting(1.0, "Wait before an app that ended is started again; it doubles each time.", least=0.01)
     backoff_max: Seconds = _setting(300.0, "Longest wait.", least=0.01)
 

@@ -1,8 +1,8 @@
-"""Apps as Deployments of a cluster.
+"""Apps as Deployments of a cluster, or as Services of Knative's where that is installed.
 
 Every server sees what there is of them, relays requests to their pods and reads their logs. The one that leads makes the
 cluster as they are wanted (``term``). Who asks for an app leaves the time at its Deployment, where the leader finds it: so one
-that sleeps is woken by any server, and is not put to sleep while another one's visitors are there.
+that sleeps is woken by any server, and is not put to sleep while another one's visitors are there. Knative does so itself.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from flyte_unified.apps.api import Observe, Output
-from flyte_unified.apps.cluster import logs
+from flyte_unified.apps.cluster import knative, logs
 from flyte_unified.apps.cluster.manifests import TOUCHES, VISITED, Surroundings, is_ready, name_of
 from flyte_unified.apps.cluster.status import status
 from flyte_unified.apps.cluster.term import Term
 from flyte_unified.apps.cluster.view import View
-from flyte_unified.apps.model import App, AppKey, Phase
+from flyte_unified.apps.model import App, AppKey, Phase, Substate, Told
 from flyte_unified.core.clock import Clock, seconds
 from flyte_unified.core.errors import NotFound, Unavailable
 from flyte_unified.core.sites import Site, Upstream
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.kube.informer import pause
-from flyte_unified.kube.kinds import DEPLOYMENTS, Object
+from flyte_unified.kube.kinds import DEPLOYMENTS, KNATIVE_SERVICES, Object
 from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.config import PodConfig
 from flyte_unified.plugins.pods.serving import port_of
@@ -50,7 +50,7 @@ class Rules:
 
 
 class ClusterApps:
-    """An ``AppLauncher``. ``kube`` is its own, ``find`` reads an app as it is now."""
+    """An ``AppLauncher``. ``kube`` is its own, ``find`` reads an app as it is now; ``use_knative``: where it is installed."""
 
     cluster = "kubernetes"
 
@@ -64,13 +64,14 @@ class ClusterApps:
         find: Callable[[AppKey], Awaitable[App | None]],
         rules: Rules,
         clock: Clock,
+        use_knative: bool = True,
     ) -> None:
         self._kube = kube
         self._surroundings = surroundings
         self._find = find
         self._rules = rules
         self._clock = clock
-        self._view = View(kube, scope=scope, namespace=namespace, changed=self._look)
+        self._view = View(kube, scope=scope, namespace=namespace, changed=self._look, use_knative=use_knative)
         self._apps: dict[AppKey, App] = {}
         self._places: dict[AppKey, _Place] = {}
         self._observe: Observe
@@ -112,9 +113,8 @@ class ClusterApps:
         await self._seen.wait()
 
         def active() -> bool:
-            deployment = self._view.get(DEPLOYMENTS, key)
-            replicas = deployment["spec"].get("replicas") if deployment is not None else None
-            return bool(self._view.pods(key)) or (key in self._apps and self._apps[key].wanted and replicas != 0)
+            app = self._apps.get(key)
+            return bool(self._view.pods(key)) or (app is not None and app.wanted and not self._asleep(app))
 
         async for output in logs.follow(self._kube, self._view, key, replica, active=active):
             yield output
@@ -184,16 +184,15 @@ class ClusterApps:
 
     # What visitors need
 
-    async def ready(self, key: AppKey) -> Object:
-        """A pod, or why there is none. Raises NotFound and Unavailable, in words for the visitor."""
+    async def ready(self, key: AppKey) -> tuple[str, Upstream]:
+        """Who is to be asked, and its name: a pod, or Knative. Raises NotFound and Unavailable, in words for the visitor."""
         try:
             async with asyncio.timeout(self._rules.wake):
                 await self._seen.wait()
                 while True:
                     turn = self._view.turn
-                    if pods := [pod for pod in self._view.pods(key) if is_ready(pod)]:
-                        inside = self._places[key].inside if key in self._places else Counter[str]()
-                        return min(pods, key=lambda pod: inside[pod["metadata"]["name"]])
+                    if (found := self._find_upstream(key)) is not None:
+                        return found
                     self._refuse(key)
                     await turn.wait()
         except TimeoutError:
@@ -205,23 +204,49 @@ class ClusterApps:
             raise NotFound(f"there is no app {key}")
         if not app.wanted:
             raise Unavailable(f"app {key} is stopped; `flyte update app {key.name} --activate` starts it")
-        told = status(app, self._view.get(DEPLOYMENTS, key), self._view.pods(key), asleep=False)
+        told = self._status(app)
         if told is not None and told.phase == Phase.DEPLOYMENT_STATUS_FAILED:
             raise Unavailable(f"app {key} fails: {told.message}")
 
-    def upstream(self, key: AppKey, pod: Object) -> Upstream:
+    def _status(self, app: App) -> Told | None:
+        """Of one that is awake."""
+        pods = self._view.pods(app.key)
+        if self._view.knative:
+            return knative.status(app, self._view.get(KNATIVE_SERVICES, app.key), pods)
+        return status(app, self._view.get(DEPLOYMENTS, app.key), pods, asleep=False)
+
+    def _asleep(self, app: App) -> bool:
+        if self._view.knative:
+            told = self._status(app)
+            return told is not None and told.substate == Substate.SCALED_TO_ZERO
+        deployment = self._view.get(DEPLOYMENTS, app.key)
+        return deployment is not None and deployment["spec"].get("replicas") == 0
+
+    def _find_upstream(self, key: AppKey) -> tuple[str, Upstream] | None:
+        if self._view.knative:
+            service = self._view.get(KNATIVE_SERVICES, key)
+            if service is None or (url := knative.address(service)) is None:
+                return None
+            upstream = self._upstream(key, service["spec"]["template"], host=url.host or "", port=url.port or 80)
+            return name_of(key), replace(upstream, authority=url.authority)
+        if pods := [pod for pod in self._view.pods(key) if is_ready(pod)]:
+            inside = self._places[key].inside if key in self._places else Counter[str]()
+            pod = min(pods, key=lambda pod: inside[pod["metadata"]["name"]])
+            return pod["metadata"]["name"], self._upstream(key, pod, host=pod["status"]["podIP"])
+        return None
+
+    def _upstream(self, key: AppKey, pod: Object, *, host: str, port: int = 0) -> Upstream:
+        """``pod`` may be a template. Without a ``port`` it is asked at its own."""
         main = reading.primary_name(pod)
-        port, protocol = port_of(next(one for one in pod["spec"]["containers"] if one["name"] == main))
+        own, protocol = port_of(next(one for one in pod["spec"]["containers"] if one["name"] == main))
         app = self._apps.get(key)
         patience = seconds(app.spec.timeouts.request_timeout) if app is not None else 0.0
-        return Upstream(
-            host=pod["status"]["podIP"], port=port, http2=protocol == _HTTP2, patience=patience or self._rules.request
-        )
+        return Upstream(host=host, port=port or own, http2=protocol == _HTTP2, patience=patience or self._rules.request)
 
     def patience(self, key: AppKey) -> float | None:
-        """After how many seconds without a visitor it may be put to sleep; None: never."""
+        """After how many seconds without a visitor it may be put to sleep by us; None: never."""
         app = self._apps.get(key)
-        if app is None or not app.wanted:
+        if app is None or not app.wanted or self._view.knative:
             return None
         scaling = app.spec.autoscaling
         if scaling.HasField("replicas") and scaling.replicas.min > 0:
@@ -248,7 +273,7 @@ class _Place:
         self._visits = self._visitors = 0
         self._noting: asyncio.Task[None] | None = None
         self.inside: Counter[str] = Counter()
-        """Requests under way, by pod."""
+        """Requests under way, by whom they are with."""
 
     @asynccontextmanager
     async def visit(self) -> AsyncIterator[Upstream]:
@@ -259,11 +284,10 @@ class _Place:
         if self._noting is None or self._noting.done():
             self._noting = asyncio.create_task(self._note(), name=f"visitors of app {self._key}")
         try:
-            pod = await self._apps.ready(self._key)
-            name = pod["metadata"]["name"]
+            name, upstream = await self._apps.ready(self._key)
             self.inside[name] += 1
             try:
-                yield self._apps.upstream(self._key, pod)
+                yield upstream
             finally:
                 self.inside[name] -= 1
                 self.inside += Counter()  # without those at which nobody is

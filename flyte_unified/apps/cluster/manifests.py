@@ -1,4 +1,4 @@
-"""What an app is in a cluster: a Deployment, and a Service before it. Pure."""
+"""What an app is in a cluster: a Deployment, and a Service before it (or one object of Knative's: ``knative``). Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flyte_unified.core.names import app_name
 from flyte_unified.kube.kinds import DEPLOYMENTS, SERVICES, Object
 from flyte_unified.plugins.container import APPS
 from flyte_unified.plugins.pods import reading
+from flyte_unified.plugins.pods.build import Template
 from flyte_unified.plugins.pods.config import PodConfig
 from flyte_unified.plugins.pods.serving import Served, port_of, serving
 
@@ -49,7 +50,9 @@ def name_of(key: AppKey) -> str:
 
 
 def key_of(obj: Object) -> AppKey | None:
-    """The app that a Deployment or Service is of; None for what is not ours."""
+    """The app that an object is of; None for what is not ours: controllers copy labels and annotations to what they make."""
+    if controlled(obj):
+        return None
     parts = annotation(obj, APP).split("/")
     if len(parts) != len(AppKey._fields):
         return None
@@ -58,6 +61,11 @@ def key_of(obj: Object) -> AppKey | None:
     except FlyteUnifiedError:
         return None
     return key if obj["metadata"]["name"] == name_of(key) else None
+
+
+def controlled(obj: Object) -> bool:
+    """Whether a controller made it for another object."""
+    return any(owner.get("controller") for owner in reading.mappings(obj["metadata"].get("ownerReferences")))
 
 
 def annotation(obj: Object, name: str) -> str:
@@ -73,24 +81,23 @@ def visited(deployment: Object) -> Micros:
     return Micros(int(said) if said.isdecimal() else 0)
 
 
+def parts(app: App, *, namespace: str, surroundings: Surroundings, config: PodConfig) -> tuple[Object, Template]:
+    """The metadata of each of its objects, and its pods. Raises InvalidArgument."""
+    key, name = app.key, name_of(app.key)
+    labels = {"organization": "flyte", "project": key.project, "domain": key.domain, APP: name}
+    pod = serving(_served(app, namespace, labels, surroundings), config)
+    pod.annotations[DEPLOYED] = deployed(app)
+    return {"name": name, "namespace": namespace, "labels": labels, "annotations": {APP: str(key)}}, pod
+
+
 def manifests(
     app: App, *, namespace: str, replicas: int, asleep: bool, surroundings: Surroundings, config: PodConfig
 ) -> tuple[Object, Object]:
     """The Deployment and the Service, as they are to be applied. Raises InvalidArgument."""
     key, name = app.key, name_of(app.key)
-    labels = {"organization": "flyte", "project": key.project, "domain": key.domain, APP: name}
-    pod = serving(_served(app, namespace, labels, surroundings), config)
+    metadata, pod = parts(app, namespace=namespace, surroundings=surroundings, config=config)
     port, protocol = port_of(pod.primary_container())
-    metadata = {
-        "name": name,
-        "namespace": namespace,
-        "labels": labels,
-        "annotations": {APP: str(key)},
-    }
-    template = {
-        "metadata": {"labels": pod.labels, "annotations": {**pod.annotations, DEPLOYED: deployed(app)}},
-        "spec": pod.spec,
-    }
+    template = {"metadata": {"labels": pod.labels, "annotations": pod.annotations}, "spec": pod.spec}
     deployment = {
         "apiVersion": DEPLOYMENTS.api_version,
         "kind": DEPLOYMENTS.kind,

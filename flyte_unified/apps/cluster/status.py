@@ -22,18 +22,28 @@ def status(app: App, deployment: Object | None, pods: Sequence[Object], *, aslee
     """What is to be said of it; None: nothing new."""
     if not app.wanted:
         return Told(phase=Phase.DEPLOYMENT_STATUS_STOPPED) if not pods else None
-    current = [pod for pod in pods if annotation(pod, DEPLOYED) == deployed(app) and "deletionTimestamp" not in pod["metadata"]]
+    current = current_of(app, pods)
     if ready := sum(map(is_ready, current)):
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.RUNNING, replicas=ready)
     if asleep:
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.SCALED_TO_ZERO)
+    return starting(app, current, failed=_failed(deployment))
+
+
+def current_of(app: App, pods: Sequence[Object]) -> list[Object]:
+    """Those that are made as the app is now, and stay."""
+    return [pod for pod in pods if annotation(pod, DEPLOYED) == deployed(app) and "deletionTimestamp" not in pod["metadata"]]
+
+
+def starting(app: App, current: Sequence[Object], *, failed: Told | None) -> Told | None:
+    """The same of pods none of which is ready. ``failed`` is what is said of all of them together."""
     troubles = [trouble for pod in current if (trouble := _trouble(pod)) is not None]
     if troubles:
         told = min(troubles, key=lambda told: told.phase != _FAILED)
         return told if told.phase != _DEPLOYING or app.phase != _FAILED else None  # one try more changes nothing
     if any(_pulls(pod) for pod in current):  # once more: it may pass, and it may not
         return None
-    if (failed := _failed(deployment)) is not None:
+    if failed is not None:
         return failed
     if app.substate in _WOKEN:
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.SCALING_FROM_ZERO)
@@ -44,16 +54,16 @@ def _trouble(pod: Object) -> Told | None:
     facts = reading.read(pod)
     scheduled = facts.conditions.get("PodScheduled")
     if scheduled is not None and scheduled.status == "False":
-        return Told(phase=Phase.DEPLOYMENT_STATUS_PENDING, message=_short(f"{scheduled.reason}: {scheduled.message}"))
+        return Told(phase=Phase.DEPLOYMENT_STATUS_PENDING, message=short(f"{scheduled.reason}: {scheduled.message}"))
     for container in (*facts.inits, facts.main, *facts.others):
         if container is None or container.waiting is None:
             continue
         reason, message = container.waiting
         if reason == "InvalidImageName" or reason in PULLS:
-            words = _short(f"image {container.image!r} can't be had: {message or reason}")
+            words = short(f"image {container.image!r} can't be had: {message or reason}")
             return Told(phase=_FAILED, substate=Substate.IMAGE_PULL_ERROR, message=words)
         if reason == "CreateContainerConfigError":
-            words = _short(f"container {container.name!r}: {message}")
+            words = short(f"container {container.name!r}: {message}")
             return Told(phase=_FAILED, substate=Substate.SECRET_MOUNT_ERROR, message=words)
     statuses = reading.mapping(pod.get("status"))
     told = [
@@ -73,10 +83,10 @@ def _ended(container: Mapping[str, Any]) -> Told | None:
     words = f"exit code {code}{f': {last.strip()}' if last else ''}"
     if ended.get("reason") == "OOMKilled":
         words = f"its memory limit was not enough ({words})"
-        return Told(phase=_FAILED, substate=Substate.OOM_KILLED, message=_short(words))
+        return Told(phase=_FAILED, substate=Substate.OOM_KILLED, message=short(words))
     if reading.mapping(reading.mapping(container.get("state")).get("waiting")).get("reason") == _CRASHES:
-        return Told(phase=_FAILED, substate=Substate.CRASH_LOOP, message=_short(words))
-    return Told(phase=_DEPLOYING, substate=Substate.INITIALIZING, message=_short(words))
+        return Told(phase=_FAILED, substate=Substate.CRASH_LOOP, message=short(words))
+    return Told(phase=_DEPLOYING, substate=Substate.INITIALIZING, message=short(words))
 
 
 def _failed(deployment: Object | None) -> Told | None:
@@ -85,7 +95,7 @@ def _failed(deployment: Object | None) -> Told | None:
     for condition in conditions:
         kind, value = condition.get("type"), condition.get("status")
         if (kind, value) in (("ReplicaFailure", "True"), ("Progressing", "False")):
-            return Told(phase=_FAILED, message=_short(reading.text(condition.get("message"))))
+            return Told(phase=_FAILED, message=short(reading.text(condition.get("message"))))
     return None
 
 
@@ -95,5 +105,6 @@ def _pulls(pod: Object) -> bool:
     return any(container.waiting is not None and container.waiting[0] == "ErrImagePull" for container in containers)
 
 
-def _short(words: str) -> str:
+def short(words: str) -> str:
+    """As much of them as a status holds."""
     return words[:_LONGEST_WORDS]

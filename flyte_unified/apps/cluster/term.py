@@ -10,12 +10,14 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import orjson
 import structlog
 from flyteidl2.app import app_definition_pb2 as idl
 
 from flyte_unified.apps.api import Observe
+from flyte_unified.apps.cluster import knative
 from flyte_unified.apps.cluster.manifests import (
     ASLEEP,
     TOUCHES,
@@ -33,13 +35,19 @@ from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument
 from flyte_unified.kube.client import APPLY, Kube
 from flyte_unified.kube.errors import Away, Conflict, KubeError, Missing, Throttled
 from flyte_unified.kube.informer import pause
-from flyte_unified.kube.kinds import DEPLOYMENTS, SERVICES, Kind, Object
+from flyte_unified.kube.kinds import DEPLOYMENTS, KNATIVE_SERVICES, SERVICES, Kind, Object
 from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.config import PodConfig
 
 _log = structlog.get_logger(__name__)
 _LATER = (Away, Throttled, Conflict)
 """What says nothing of the app."""
+
+
+class _Common(TypedDict):
+    namespace: str
+    surroundings: Surroundings
+    config: PodConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +126,12 @@ class Term:
         """After how many seconds to look again."""
         app = await self._find(key)
         if app is None or app.spec.cluster:
-            await self._remove(key)
+            await self._remove(key, self._view.made(key))
             return None
-        deployment, pods = self._view.get(DEPLOYMENTS, key), self._view.pods(key)
-        size = self._size(app, deployment, pods)
+        made, pods = self._view.made(key), self._view.pods(key)
+        size = Size(0) if self._view.knative else self._size(app, made.get(DEPLOYMENTS), pods)
         try:
-            wanted = manifests(
-                app,
-                namespace=self._view.place(key),
-                replicas=size.replicas,
-                asleep=size.asleep,
-                surroundings=self._surroundings,
-                config=self._config,
-            )
-            for kind, manifest in zip((DEPLOYMENTS, SERVICES), wanted, strict=True):
-                await self._apply(kind, key, manifest)
+            await self._make(key, self._manifests(app, size), made)
         except InvalidArgument as error:
             await self._say(app, Told(phase=Phase.DEPLOYMENT_STATUS_FAILED, message=error.message))
             return None
@@ -141,10 +140,33 @@ class Term:
         except KubeError as error:
             await self._say(app, Told(phase=Phase.DEPLOYMENT_STATUS_FAILED, message=error.message))
             raise
-        told = status(app, deployment, pods, asleep=size.asleep)
+        if self._view.knative:
+            told = knative.status(app, made.get(KNATIVE_SERVICES), pods)
+        else:
+            told = status(app, made.get(DEPLOYMENTS), pods, asleep=size.asleep)
         if told is not None:
             await self._say(app, told)
         return size.again
+
+    def _manifests(self, app: App, size: Size) -> dict[Kind, Object]:
+        """What there shall be of it."""
+        common: _Common = {
+            "namespace": self._view.place(app.key),
+            "surroundings": self._surroundings,
+            "config": self._config,
+        }
+        if self._view.knative:  # one that is scaled to nothing would still be woken by whoever asks it
+            return {KNATIVE_SERVICES: knative.manifest(app, idle=self._idle, **common)} if app.wanted else {}
+        made = manifests(app, replicas=size.replicas, asleep=size.asleep, **common)
+        return dict(zip((DEPLOYMENTS, SERVICES), made, strict=True))
+
+    async def _make(self, key: AppKey, wanted: dict[Kind, Object], made: dict[Kind, Object]) -> None:
+        """What is there and not wanted goes first: both kinds of Services need the one name."""
+        await self._remove(key, {kind: obj for kind, obj in made.items() if kind not in wanted})
+        if made.keys() - wanted.keys() or any(self._view.taken(kind, key) for kind in wanted):
+            return  # its end is news
+        for kind, manifest in wanted.items():
+            await self._apply(kind, key, manifest)
 
     def _size(self, app: App, deployment: Object | None, pods: list[Object]) -> Size:
         scaling = app.spec.autoscaling
@@ -173,12 +195,12 @@ class Term:
         applied = await self._kube.patch(kind, metadata["name"], manifest, namespace=metadata["namespace"], content_type=APPLY)
         self._applied[(kind, key)] = (digest, _version(applied))
 
-    async def _remove(self, key: AppKey) -> None:
-        for kind in (DEPLOYMENTS, SERVICES):
+    async def _remove(self, key: AppKey, made: dict[Kind, Object]) -> None:
+        for kind, known in made.items():
             self._applied.pop((kind, key), None)
-            if (known := self._view.get(kind, key)) is None or "deletionTimestamp" in known["metadata"]:
-                continue
             metadata = known["metadata"]
+            if "deletionTimestamp" in metadata:
+                continue
             try:
                 await self._kube.delete(kind, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
             except Missing:

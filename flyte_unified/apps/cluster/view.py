@@ -5,28 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-from flyte_unified.apps.cluster.manifests import APP, key_of, name_of
+import structlog
+
+from flyte_unified.apps.cluster.manifests import APP, controlled, key_of, name_of
 from flyte_unified.apps.model import AppKey
 from flyte_unified.kube.client import Kube
+from flyte_unified.kube.errors import Forbidden, Missing
 from flyte_unified.kube.informer import Informer
-from flyte_unified.kube.kinds import DEPLOYMENTS, PODS, SERVICES, Kind, Object
+from flyte_unified.kube.kinds import DEPLOYMENTS, KNATIVE_SERVICES, PODS, SERVICES, Kind, Object
+
+_log = structlog.get_logger(__name__)
+_MADE = (KNATIVE_SERVICES, DEPLOYMENTS, SERVICES)
+"""What may be of an app, beside what controllers make of that."""
 
 
 class View:
-    """Deployments, Services and pods of apps in ``scope`` (empty: everywhere). ``namespace`` is a domain's, by project and
-    domain; ``changed`` is told which app something happened to, None where that can't be known.
+    """Knative's Services, Deployments, Services and pods of apps in ``scope`` (empty: everywhere). ``namespace`` is a domain's,
+    by project and domain; ``changed`` is told which app something happened to, None where that can't be known.
     """
 
     def __init__(
-        self, kube: Kube, *, scope: str, namespace: Callable[[str, str], str], changed: Callable[[AppKey | None], None]
+        self,
+        kube: Kube,
+        *,
+        scope: str,
+        namespace: Callable[[str, str], str],
+        changed: Callable[[AppKey | None], None],
+        use_knative: bool,
     ) -> None:
         self._namespace = namespace
+        self._use_knative = use_knative
         self._changed = changed
         self._names: dict[str, AppKey] = {}
         self._informers = {
-            kind: Informer(kube, kind, namespace=scope, labels=APP, on_event=self._heard)
-            for kind in (DEPLOYMENTS, SERVICES, PODS)
+            kind: Informer(kube, kind, namespace=scope, labels=APP, on_event=self._heard) for kind in (*_MADE, PODS)
         }
+        self.knative = False
+        """Whether apps are Knative's: whether that is installed is asked at the start."""
         self._pods: dict[tuple[str, str], dict[str, Object]] = {}
         self.turn = asyncio.Event()
         """Is set when the next thing happens."""
@@ -34,11 +49,23 @@ class View:
     async def start(self) -> None:
         """Returns when all there is was seen. Raises KubeError for what waiting does not mend."""
         try:
-            for informer in self._informers.values():
-                await informer.start()
+            self.knative = await self._has_knative() and self._use_knative
+            for kind, informer in self._informers.items():
+                if kind != KNATIVE_SERVICES:
+                    await informer.start()
         except BaseException:
             await self.stop()
             raise
+
+    async def _has_knative(self) -> bool:
+        try:
+            await self._informers[KNATIVE_SERVICES].start()
+        except Missing:
+            return False
+        except Forbidden as error:  # of a cluster that has it, or of any: not every authorizer asks what there is
+            _log.info("apps are Deployments: Knative's Services can't be listed", error=error.message)
+            return False
+        return True
 
     async def stop(self) -> None:
         await asyncio.gather(*(informer.stop() for informer in self._informers.values()))
@@ -59,9 +86,18 @@ class View:
     def pod(self, key: AppKey, name: str) -> Object | None:
         return self._pods.get((self.place(key), name_of(key)), {}).get(name)
 
+    def made(self, key: AppKey) -> dict[Kind, Object]:
+        """What there is of an app, but pods."""
+        return {kind: found for kind in _MADE if (found := self.get(kind, key)) is not None}
+
+    def taken(self, kind: Kind, key: AppKey) -> bool:
+        """Whether a controller has the app's name for an object of its own: Knative's Services have one before them."""
+        found = self._informers[kind].get(name_of(key), self.place(key))
+        return found is not None and controlled(found)
+
     def apps(self) -> Iterator[AppKey]:
-        """Those that have a Deployment or a Service."""
-        for kind in (DEPLOYMENTS, SERVICES):
+        """Those of which there is anything but pods."""
+        for kind in _MADE:
             yield from (key for obj in self._informers[kind] if (key := key_of(obj)) is not None)
 
     def wake(self) -> None:

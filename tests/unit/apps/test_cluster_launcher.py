@@ -35,7 +35,7 @@ class Stage:
         self.rows: dict[AppKey, App] = {}
         self.told: list[Told] = []
         self._kubeconfig = kubeconfig
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
 
     async def find(self, key: AppKey) -> App | None:
         return self.rows.get(key)
@@ -46,15 +46,15 @@ class Stage:
         if known.deployment == deployment and after is not None:
             self.rows[key] = after
             self.told.append(told)
-            self._news.set()
+            self.news.set()
 
     async def until(self, what: Callable[[], object]) -> None:
         async with asyncio.timeout(SECONDS):
             while True:
-                self._news.clear()
+                self.news.clear()
                 if what():
                     return
-                await self._news.wait()
+                await self.news.wait()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Stage]:
@@ -62,7 +62,7 @@ class Stage:
         kube = Kube(kubeconfig=self._kubeconfig)
         await kube.start()
         informers = [
-            Informer(kube, kind, on_event=lambda change, obj: self._news.set()) for kind in (DEPLOYMENTS, SERVICES, PODS)
+            Informer(kube, kind, on_event=lambda change, obj: self.news.set()) for kind in (DEPLOYMENTS, SERVICES, PODS)
         ]
         for informer in informers:
             await informer.start()
@@ -74,7 +74,7 @@ class Stage:
             await kube.stop()
 
     @asynccontextmanager
-    async def server(self, *, leads: bool) -> AsyncIterator[ClusterApps]:
+    async def server(self, *, leads: bool, use_knative: bool = True) -> AsyncIterator[ClusterApps]:
         kube = Kube(kubeconfig=self._kubeconfig)
         apps = ClusterApps(
             kube=kube,
@@ -84,6 +84,7 @@ class Stage:
             find=self.find,
             rules=Rules(idle=600.0, wake=SECONDS, request=1.0),
             clock=SystemClock(),
+            use_knative=use_knative,
         )
         await apps.start(list(self.rows.values()), self.observe)
         if leads:
