@@ -344,6 +344,19 @@ async def test_deployments_again(tmp_path: Path) -> None:
             assert [one["spec"].get("type") for one in stage.cluster.objects("services")] in ([None], ["ClusterIP"])
 
 
+async def test_no_right_to_it(tmp_path: Path) -> None:
+    """A server that may not list Knative's Services, as one with the rights of an older version, makes Deployments."""
+    async with FakeKube.running() as cluster:
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
+        cluster.apply(definition())
+        cluster.faults.fail(403, match=lambda request: request.group == KNATIVE_SERVICES.group)
+        async with Stage(cluster, cluster.kubeconfig(tmp_path / "kubeconfig")).open() as stage:
+            stage.put(app_of(KEY, container=WEB))
+            async with stage.server(leads=True):
+                await stage.until(lambda: len(stage.objects()) == 2)
+            assert not knatives(stage)
+
+
 def knatives(stage: Stage) -> list[Object]:
     return stage.cluster.objects(KNATIVE_SERVICES.plural, group=KNATIVE_SERVICES.group)
 
