@@ -31,8 +31,8 @@ FULL = web.AppKey("full", asyncio.Future)
 class Program:
     """A site whose program listens on ``port``."""
 
-    def __init__(self, port: int, *, http2: bool = False, patience: float = 20.0) -> None:
-        self._upstream = Upstream(host="127.0.0.1", port=port, http2=http2, patience=patience)
+    def __init__(self, port: int, *, http2: bool = False, patience: float = 20.0, authority: str = "") -> None:
+        self._upstream = Upstream(host="127.0.0.1", port=port, http2=http2, patience=patience, authority=authority)
         self.visitors = 0
         self.left = asyncio.Event()
 
@@ -549,3 +549,32 @@ async def test_what_a_program_pushes_is_no_part_of_its_answer() -> None:
         _, body = await _http2(service.edge.port, "GET", "/")
         assert body == b"answer"
     assert settings[SettingCodes.ENABLE_PUSH] == 0
+
+
+async def test_a_program_may_be_asked_by_another_name(web_port: int) -> None:
+    """As what stands before it knows it, over HTTP/1.1 and HTTP/2; the visitor's own name for it goes along."""
+    named: list[dict[str, str]] = []
+
+    async def noting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        program = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1"))
+        program.initiate_connection()
+        while data := await reader.read(1 << 16):
+            for event in program.receive_data(data):
+                if isinstance(event, h2.events.RequestReceived):
+                    named.append({str(name): str(value) for name, value in event.headers})
+                    program.send_headers(1, [(":status", "204")], end_stream=True)
+            writer.write(program.data_to_send())
+        writer.close()
+
+    program = await asyncio.start_server(noting, "127.0.0.1", 0)
+    port = program.sockets[0].getsockname()[1]
+    sites = Programs(app=Program(web_port, authority="web.svc"), connector=Program(port, http2=True, authority="grpc.svc"))
+    async with program, serving(sites=sites) as service:
+        async with asking(service) as client, client.get("/") as response:
+            named.append(dict((await response.json())["headers"]))
+        async with asking(service, "connector") as client, client.get("/") as response:
+            assert response.status == 204
+    first, second = named
+    assert (first["host"], first["x-forwarded-host"]) == ("web.svc", "app.localhost:1")
+    assert (second[":authority"], second["x-forwarded-host"]) == ("grpc.svc", "connector.localhost:1")
+    assert "host" not in second
