@@ -23,6 +23,8 @@ from flyte_unified.plugins.pods.serving import port_of
 
 _SCALING = "autoscaling.knative.dev/"
 _DEADLINE = "serving.knative.dev/progress-deadline"
+_WITHIN = {"networking.knative.dev/visibility": "cluster-local"}
+"""The way from outside is ours: Knative's own ingress would pass whoever stands before our port by."""
 _PROTOCOLS = ("h2c", "http1")
 """The names that a port may have."""
 _SHORTEST_WINDOW, _HOUR = 6, 3600
@@ -42,7 +44,7 @@ def manifest(app: App, *, namespace: str, idle: float, surroundings: Surrounding
     return {
         "apiVersion": KNATIVE_SERVICES.api_version,
         "kind": KNATIVE_SERVICES.kind,
-        "metadata": metadata,
+        "metadata": {**metadata, "labels": {**metadata["labels"], **_WITHIN}},
         "spec": {"template": {"metadata": {"labels": pod.labels, "annotations": notes}, "spec": spec}},
     }
 

@@ -57,6 +57,8 @@ def test_the_object() -> None:
     theirs = deployment["spec"]["template"]
     (other,) = theirs["spec"]["containers"]
     assert (service["apiVersion"], service["kind"]) == ("serving.knative.dev/v1", "Service")
+    within = {"networking.knative.dev/visibility": "cluster-local"}
+    assert service["metadata"].pop("labels") == {**deployment["metadata"].pop("labels"), **within}
     assert service["metadata"] == {**deployment["metadata"], "name": name_of(app.key)}
     assert pods["metadata"]["labels"] == theirs["metadata"]["labels"]
     assert pods["metadata"]["annotations"].items() >= theirs["metadata"]["annotations"].items()
