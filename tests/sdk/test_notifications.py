@@ -88,10 +88,10 @@ def test_mail_goes_to_all_and_shows_no_blind_copy(program: Conversation, inbox: 
     """To, Cc and Bcc by the envelope; text alone where no HTML was given."""
     run = program.hear("good")["run"]
     (found,) = (each for each in inbox.get(to="a@example.com") if run in str(each.mail))
-    assert found.to == ["a@example.com", "c@example.com", "b@example.com"]
+    assert found.to == ["a@example.com", "c@example.com", "blind@example.com"]
     assert found.mail is not None
     assert (found.mail["From"], found.mail["Subject"]) == ("Flyte <flyte@example.com>", f"Run {run} SUCCEEDED")
-    assert "b@example.com" not in str(found.mail)
+    assert "blind@example.com" not in str(found.mail)
     assert found.mail.get_content_type() == "text/plain"
     assert "flytesnacks/development" in found.mail.get_content()
 

@@ -41,7 +41,7 @@ def notifications(base: str) -> tuple[notify.Notification, ...]:
         ),
         notify.Slack(on_phase=ActionPhase.FAILED, webhook_url=base + "/slack", message="{{.Run.Name}} {{.Phase}}: {{.Error}}"),
         notify.Teams(on_phase=ActionPhase.SUCCEEDED, webhook_url=base + "/teams"),
-        notify.Email(on_phase=ENDS, recipients=("a@example.com",), cc=("c@example.com",), bcc=("b@example.com",)),
+        notify.Email(on_phase=ENDS, recipients=("a@example.com",), cc=("c@example.com",), bcc=("blind@example.com",)),
         notify.Email(
             on_phase=ActionPhase.FAILED, recipients=("html@example.com",), html_body="<b>{{.Error}}</b>", subject="{{.Error}}"
         ),
