@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.launchers.api import Attempt, Event, Launcher, WorkId
 from flyte_unified.plugins.api import Runnable
+
+_log = structlog.get_logger(__name__)
 
 
 class Launchers:
@@ -50,7 +54,11 @@ class Launchers:
         await asyncio.gather(*(launcher.stop(grace=grace) for launcher in self._all))
 
     async def close(self) -> None:
-        await asyncio.gather(*(launcher.close() for launcher in self._all))
+        """All of them: one that fails to is told in the log, as whoever closes us has more to close."""
+        ends = await asyncio.gather(*(launcher.close() for launcher in self._all), return_exceptions=True)
+        for launcher, end in zip(self._all, ends, strict=True):
+            if end is not None:
+                _log.error("a launcher did not close", launcher=type(launcher).__name__, exc_info=end)
 
     def _of(self, work: WorkId) -> list[Launcher]:
         known = self._known.get(work)

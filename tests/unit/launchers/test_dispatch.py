@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flyteidl2.connector import connector_pb2
+from structlog.testing import capture_logs
 
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ActionKey, RunKey
@@ -99,3 +100,17 @@ async def test_all_are_stopped_cleared_and_closed() -> None:
     await launchers.stop(grace=3.0)
     await launchers.close()
     assert both.asked == pods.asked == [("clear", RUN.action("a"), 2), ("stop", 3.0), ("close",)]
+
+
+async def test_all_are_closed_though_one_fails_to() -> None:
+    """That is told, and keeps nothing else from closing."""
+
+    class Stuck(Recorder):
+        async def close(self) -> None:
+            raise OSError("no")
+
+    jobs = Recorder()
+    with capture_logs() as logs:
+        await Launchers({Pod: Stuck(), Job: jobs}).close()
+    assert jobs.asked == [("close",)]
+    assert [log["launcher"] for log in logs] == ["Stuck"]
