@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 from tests.sdk.conftest import PROGRAMS, Client
 
@@ -71,10 +70,11 @@ def test_a_failure_is_shown(client: Client) -> None:
 
 
 def test_an_interrupted_run_is_aborted(client: Client) -> None:
-    """Ctrl-C is told to the server. A signal that the command does not hear leaves the run to ``tracked.silence``."""
-    flyte = str(Path(sys.executable).parent / "flyte")
+    """Ctrl-C is told to the server, if the SDK gets to it: its command line may be gone first. What nobody tells of is left
+    to ``tracked.silence``.
+    """
     run = "local-stopped"
-    command = [flyte, "run", "--tracked", "--tracked-strict", "--name", run, "tracked.py", "endless"]
+    command = [sys.executable, "tracked.py", run]
     with subprocess.Popen(
         command,
         cwd=PROGRAMS,
@@ -84,9 +84,11 @@ def test_an_interrupted_run_is_aborted(client: Client) -> None:
         text=True,
     ) as program:
         assert program.stdout is not None
+        said = []
         for line in program.stdout:
+            said.append(line)
             if "it runs" in line:
                 program.send_signal(signal.SIGINT)
         program.wait(30)
-    assert actions(client, run) == [("tracked.endless", "ABORTED", 1)]
+    assert actions(client, run) == [("tracked.endless", "ABORTED", 1)], "".join(said)
     assert "aborted by user (SIGINT)" in client.flyte("get", "action", run, "a0")

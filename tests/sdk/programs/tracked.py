@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import flyte
+import flyte.remote
 import flyte.report
 
 env = flyte.TaskEnvironment(name="tracked")
@@ -51,3 +53,12 @@ async def broken() -> int:
 async def endless() -> None:
     print("it runs", flush=True)
     await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    flyte.init_from_config()
+    here = flyte.with_runcontext(mode="local", name=sys.argv[1], tracked=True, tracked_strict=True)
+    try:
+        asyncio.run(here.run.aio(endless))
+    except KeyboardInterrupt:
+        flyte.remote.Run.get(sys.argv[1])  # the SDK's thread does one after the other: it has told of the end by then
