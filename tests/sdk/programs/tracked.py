@@ -55,10 +55,13 @@ async def endless() -> None:
     await asyncio.sleep(600)
 
 
+async def here(name: str) -> None:
+    await flyte.with_runcontext(mode="local", name=name, tracked=True, tracked_strict=True).run.aio(endless)
+
+
 if __name__ == "__main__":
     flyte.init_from_config()
-    here = flyte.with_runcontext(mode="local", name=sys.argv[1], tracked=True, tracked_strict=True)
     try:
-        asyncio.run(here.run.aio(endless))
+        asyncio.run(here(sys.argv[1]))
     except KeyboardInterrupt:
         flyte.remote.Run.get(sys.argv[1])  # the SDK's thread does one after the other: it has told of the end by then
