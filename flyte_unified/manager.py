@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flyteidl2.core import execution_pb2
 from google.protobuf.message import DecodeError
@@ -38,8 +38,8 @@ from flyte_unified.dataproxy.handlers import ClusterHandlers, DataProxyHandlers,
 from flyte_unified.dataproxy.logs import LogTail
 from flyte_unified.dataproxy.translator.handlers import TranslatorHandlers
 from flyte_unified.dataproxy.uploads import Uploads
-from flyte_unified.db.api import Database, Notice
-from flyte_unified.db.sqlite import SQLiteDatabase
+from flyte_unified.db import adapters as databases
+from flyte_unified.db.api import Notice
 from flyte_unified.events.handlers import EventsHandlers
 from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.judge import Options
@@ -90,7 +90,6 @@ from flyte_unified.triggers.service import Triggers
 
 if TYPE_CHECKING:
     from flyte_unified.apps.cluster.launcher import ClusterApps
-    from flyte_unified.db.feed import Feed
 
 
 class Manager:
@@ -106,7 +105,9 @@ class Manager:
         # The truth, and where bytes are.
         directory, clock = settings.data.dir, SystemClock()
         key = read_key(settings.server.key) if settings.server.key else load_key(directory / "key")
-        self._database, self._feed = self._databases()
+        self._database, self._feed = databases.choose(
+            settings.database, file=settings.database_file, tell=self._changed, notice=self._noticed
+        )
         self._ledger = Ledger(database=self._database, clock=clock)
         self.storage = storage.choose(settings.storage, key=key, clock=clock)
         self._store = self.storage.store
@@ -127,12 +128,7 @@ class Manager:
         self._artifacts = Artifacts(
             database=self._database, triggers=self._triggers, clock=clock, require_project=self.projects.check
         )
-        self._cache = Cache(
-            database=self._database,
-            clock=clock,
-            heartbeat=settings.cache.reservation_heartbeat,
-            grace=settings.cache.reservation_grace,
-        )
+        self._cache = self._catalog(clock)
         self._secrets = TableVault(database=self._database, key=key)
         identities = Identities(name=settings.identity.name, email=settings.identity.email)
         tokens = RunTokens(key, subject=identities.owner.subject)
@@ -153,13 +149,7 @@ class Manager:
 
         # What clients call.
         self.registry = Registry()
-        self._add_execution(clock)
-        reader = Reader(ledger=self._ledger, data=self._store, max_bytes=settings.server.max_message_bytes)
-        self._add_runs(creator, reader)
-        self._add_tracked(tasks, reader, clock)
-        self._add_data(tasks, reader, logs)
-        self._add_catalogues(tasks, identities)
-        self._add_scopes(clock)
+        self._add_all(creator, tasks, identities, logs=logs, clock=clock)
         self._drain = Drain(self.plane)
         self._add_operations(Admission(settings, key=key), clock)
         self._edge = self._one_port(tokens, pages)
@@ -210,31 +200,9 @@ class Manager:
 
     # Rooms, in the order of the constructor
 
-    def _databases(self) -> tuple[Database, Feed | None]:
-        """The database and, where others write to it too, what they tell."""
-        settings = self._settings.database
-        if not settings.url:
-            return SQLiteDatabase(self._settings.database_file, queue_limit=settings.queue_limit), None
-        try:
-            from flyte_unified.db.feed import Feed  # a laptop has no need of them
-            from flyte_unified.db.postgres import PostgresDatabase
-        except ModuleNotFoundError as error:
-            raise FailedPrecondition(f"database.url needs {error.name}: pip install 'flyte-unified[cluster]'") from error
-
-        database = PostgresDatabase(
-            settings.url,
-            pool_size=settings.pool_size,
-            queue_limit=settings.queue_limit,
-            statement_timeout=settings.statement_timeout,
-        )
-        feed = Feed(
-            settings.url,
-            replica=database.replica,
-            tell=lambda rows: self._ledger.changes.publish(map(action_from, rows)),
-            notice=self._noticed,
-            statement_timeout=settings.statement_timeout,
-        )
-        return database, feed
+    def _changed(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """What another replica changed of actions."""
+        self._ledger.changes.publish(map(action_from, rows))
 
     def _noticed(self, notice: Notice | None) -> None:
         """What another replica changed beside actions."""
@@ -296,6 +264,16 @@ class Manager:
             kill_grace=execution.kill_grace,
         )
 
+    def _add_all(self, creator: Creator, tasks: Tasks, identities: Identities, *, logs: LogTail, clock: Clock) -> None:
+        """Flyte's own services."""
+        reader = Reader(ledger=self._ledger, data=self._store, max_bytes=self._settings.server.max_message_bytes)
+        self._add_execution(clock)
+        self._add_runs(creator, reader)
+        self._add_tracked(tasks, reader, clock)
+        self._add_data(tasks, reader, logs)
+        self._add_catalogues(tasks, identities)
+        self._add_scopes(clock)
+
     def _add_execution(self, clock: Clock) -> None:
         """What a running task calls."""
         actions = Actions(
@@ -315,6 +293,11 @@ class Manager:
         self.registry.add("flyteidl2.workflow.EventsProxyService", events)
         internal = InternalRunsHandlers(ledger=self._ledger, actions=actions)
         self.registry.add("flyteidl2.workflow.InternalRunService", internal)
+
+    def _catalog(self, clock: Clock) -> Cache:
+        """Results that later runs may use."""
+        cache = self._settings.cache
+        return Cache(database=self._database, clock=clock, heartbeat=cache.reservation_heartbeat, grace=cache.reservation_grace)
 
     def _creator(self, tasks: Tasks, clock: Clock) -> Creator:
         return Creator(

@@ -1,6 +1,6 @@
 """Every setting there is: see ``sections`` for what they are, ``tree`` for how they are read."""
 
-from flyte_unified.settings.sections import Apps, Connectors, Images, Kubernetes, Log, Operators, Pods, Storage
+from flyte_unified.settings.sections import Apps, Connectors, Database, Images, Kubernetes, Log, Operators, Pods, Storage
 from flyte_unified.settings.tree import (
     CONFIG_VARIABLE,
     ENV_PREFIX,
@@ -28,6 +28,7 @@ __all__ = [
     "SECTIONS",
     "Apps",
     "Connectors",
+    "Database",
     "Images",
     "Kubernetes",
     "Log",
