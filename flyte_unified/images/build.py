@@ -90,18 +90,18 @@ def _environment(wanted: Order, key: str, options: Options, environments: Enviro
     with environments.new(key) as path:
         programs = Programs(path, default=options.python, environ=os.environ)
         places = Places(uv=programs.uv, environment=str(path), context=str(wanted.context))
-        todo = plan(wanted.spec, places, allow_commands=options.allow_commands)
-        for note in todo.notes:
+        planned = plan(wanted.spec, places, allow_commands=options.allow_commands)
+        for note in planned.notes:
             say(note)
         image = default(wanted.spec.base_image)
         programs.create(wanted.spec.python_version or (image.python if image else ""))
         if image is not None and image.flyte:
             programs.install_sdk(image.flyte)
-        for number, (kind, step) in enumerate(todo.steps, 1):
-            say(f"step {number} of {len(todo.steps)}: {kind}")
-            programs.carry_out(step, todo.variables)
+        for number, (kind, step) in enumerate(planned.steps, 1):
+            say(f"step {number} of {len(planned.steps)}: {kind}")
+            programs.carry_out(step, planned.variables)
         programs.check()
-        return environments.add(path, key=key, variables=todo.variables, run=options.run)
+        return environments.add(path, key=key, variables=planned.variables, run=options.run)
 
 
 def _document(error: FlyteUnifiedError) -> execution_pb2.ErrorDocument:
