@@ -53,8 +53,8 @@ class Ledger:
     async def create_run(self, new: NewRun) -> tuple[Run, Action, bool]:
         """The run, its root, and whether it is new; see ``store.add_run`` for what it raises."""
         digest = new.root.spec_digest or ""
-        run_spec, known = run_pb2.RunSpec.FromString(new.run.run_spec), self._specs.get(digest)
-        spec = known or task_definition_pb2.TaskSpec.FromString(new.spec)
+        run_spec = run_pb2.RunSpec.FromString(new.run.run_spec)
+        spec = self._specs.get(digest) or task_definition_pb2.TaskSpec.FromString(new.spec)
 
         def then(created: tuple[Run, Action, bool]) -> None:
             run, root, added = created
@@ -64,7 +64,7 @@ class Ledger:
                 self.changes.publish([root])
 
         return await self._database.write(
-            lambda: store.add_run(new, known=known is not None),
+            lambda: store.add_run(new),
             then=then,
             changed=lambda created: [created[1].key] if created[2] else [],
         )
@@ -73,9 +73,11 @@ class Ledger:
         self, new: Action, spec: EncodedSpec | None = None, *, beside: Callable[[], Work[None]] | None = None
     ) -> tuple[Action, bool]:
         """Stores a child action; what exists already is answered as it is, with False. See ``store.add_action``."""
-        raw = spec.raw if spec is not None and spec.digest not in self._specs else None
+        raw, known = (spec.raw, spec.digest in self._specs) if spec is not None else (None, False)
         added = await self._commit(
-            lambda: store.add_action(new, raw, beside), lambda added: [added[0]] if added[1] else [], single=beside is None
+            lambda: store.add_action(new, raw, beside, known=known),
+            lambda added: [added[0]] if added[1] else [],
+            single=beside is None,
         )
         if spec is not None:
             _remember(self._specs, spec.digest, spec.message, bound=_SPECS)

@@ -92,7 +92,7 @@ def _live_children(given: Given) -> Select[Any]:
     return select(actions).where(_at(given, *_RUN_PLACE, "parent"), actions.c.ended_at.is_(None))
 
 
-def _add_child(given: Given) -> Insert:
+def _add_child(given: Given, *demands: ColumnElement[bool]) -> Insert:
     """Below a live parent, and only there.
 
     What ends the parent waits for this commit and then sees the child; what comes after the end finds no live parent, also
@@ -102,8 +102,14 @@ def _add_child(given: Given) -> Insert:
     values = [above.c.depth + 1 if name == "depth" else given["_" + name] for name in rows.COLUMNS]
     place = and_(*(above.c[name] == given["_" + name] for name in _RUN_PLACE), above.c.name == given["_parent"])
     ours = above.c.ended_at.is_(None) & above.c.reported.is_(None)
-    live = select(*values).where(place, ours).with_for_update(read=True, of=above)
+    live = select(*values).where(place, ours, *demands).with_for_update(read=True, of=above)
     return insert_new(actions).from_select(rows.COLUMNS, live).returning(*(actions.c[name] for name in _PLACE), actions.c.depth)
+
+
+def _add_known_child(given: Given) -> Insert:
+    """Where, besides, its task's spec is stored, if it has one: a failover may have taken what was."""
+    digest = given["_spec_digest"]
+    return _add_child(given, digest.is_(None) | exists(select(1).where(task_specs.c.digest == digest)))
 
 
 def _update(given: Given) -> Update:
@@ -138,7 +144,7 @@ _LIVE_CHILDREN = Each(
     key={"_" + name: name for name in (*_RUN_PLACE, "parent")},
 )
 _ADD_CHILD = Each(_add_child, values=_types(*rows.COLUMNS, prefix="_"), key=_KEY)
-_ADD_KNOWN_CHILD = Each(_add_child, values=_ADD_CHILD.values, key=_KEY, alone=_add_child)
+_ADD_KNOWN_CHILD = Each(_add_known_child, values=_ADD_CHILD.values, key=_KEY, alone=_add_known_child)
 """Of a task that is stored already"""
 _UPDATED = _types(*_PLACE, "version", prefix="_") | _types(*_MOVED) | {"_epoch": leadership.c.epoch.type}
 _UPDATE = Each(_update, values=_UPDATED, key=_KEY)
@@ -211,10 +217,8 @@ def get_spec(digest: str) -> Work[bytes | None]:
     return row.spec if row is not None else None
 
 
-def add_run(new: NewRun, *, known: bool = False) -> Work[tuple[Run, Action, bool]]:
+def add_run(new: NewRun) -> Work[tuple[Run, Action, bool]]:
     """Stores a run with its root, or finds the one that the same call made before; True when it is new.
-
-    ``known``: its root's spec is stored already.
 
     Raises AlreadyExists when the name is taken by a run of other content.
     """
@@ -224,8 +228,7 @@ def add_run(new: NewRun, *, known: bool = False) -> Work[tuple[Run, Action, bool
         if labels := rows.of_labels(new.run):
             yield _ADD_LABEL, labels
         yield _ADD_ROOT, rows.of_action(new.root)  # before others of the batch look for it
-        if not known:
-            yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
+        yield _ADD_SPEC, {"_digest": new.root.spec_digest, "_spec": new.spec}
         if new.beside is not None:
             yield from new.beside()
         return new.run, new.root, True
@@ -248,18 +251,20 @@ def _made_before(new: NewRun) -> Work[Run | None]:
     return known
 
 
-def add_action(new: Action, spec: bytes | None, beside: Callable[[], Work[None]] | None = None) -> Work[tuple[Action, bool]]:
+def add_action(
+    new: Action, spec: bytes | None, beside: Callable[[], Work[None]] | None = None, *, known: bool = False
+) -> Work[tuple[Action, bool]]:
     """Stores a child of a live parent, or finds it; True when it is new: then ``beside`` is written too.
 
-    ``spec`` None: it is stored already.
+    ``spec`` is its task's, if it has one, and ``known`` if it should be stored already.
 
     Raises NotFound without the parent, Aborted when the parent has ended, AlreadyExists when the name is taken,
     FailedPrecondition in a tracked run.
     """
-    add = _ADD_KNOWN_CHILD if spec is None else _ADD_CHILD
+    add = _ADD_KNOWN_CHILD if known or spec is None else _ADD_CHILD
     while (row := (yield add, {"_" + name: value for name, value in rows.of_action(new).items()}).first()) is None:
-        if (known := (yield from get_action(new.key))) is not None:
-            return (yield from _add_again(_same(known, new), new))
+        if (there := (yield from get_action(new.key))) is not None:
+            return (yield from _add_again(_same(there, new), new))
         parent = yield from get_action(new.key.sibling(new.parent or ""))
         if parent is None:
             raise NotFound(f"parent_action_name: run {new.key.run_key} has no action {new.parent!r}")
@@ -267,7 +272,8 @@ def add_action(new: Action, spec: bytes | None, beside: Callable[[], Work[None]]
             raise FailedPrecondition(f"run {new.key.run_key} is tracked: its client carries it out, and reports its actions")
         if parent.terminal:
             raise Aborted(f"action {new.parent!r} has ended ({parent.phase.name}); it starts nothing more")
-    if spec is not None:
+        add = _ADD_CHILD
+    if spec is not None and add is _ADD_CHILD:
         yield _ADD_SPEC, {"_digest": new.spec_digest, "_spec": spec}
     if beside is not None:
         yield from beside()

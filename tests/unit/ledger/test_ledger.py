@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from flyteidl2.core import execution_pb2
+from sqlalchemy import delete
 
 from flyte_unified.core.errors import Aborted, AlreadyExists, NotFound
 from flyte_unified.core.ids import RunKey
 from flyte_unified.core.phases import Phase
-from flyte_unified.db.api import Database
+from flyte_unified.db.api import Database, Work
+from flyte_unified.db.tables import task_specs
 from flyte_unified.ledger.api import Action, ActionType, Everything, Failure, Ledger, Move, Retry, TaskId
 from tests.unit.ledger.births import ROOT, RUN, TASK, action, run, spec
 from tests.unit.manual_clock import ManualClock
@@ -52,6 +54,22 @@ async def test_what_begins_a_run_is_not_read_again(ledger: Ledger, monkeypatch: 
     monkeypatch.delattr(Ledger, "read")
     assert (await ledger.run(RUN))[0] == new.run
     assert await ledger.spec(new.root.spec_digest or "") == spec().message
+
+
+async def test_a_spec_that_its_database_lost_is_stored_again(running: Ledger, database: Database, clock: ManualClock) -> None:
+    """A failover may take commits along: what this server remembers as stored is there with the next action, for every one."""
+    digest = spec().digest
+    for begin in (
+        lambda: running.create_run(run(RUN._replace(run="next").action("a0"))),
+        lambda: running.enqueue(action("b"), spec()),
+    ):
+        await database.write(lambda: _lose(digest))
+        await begin()
+        assert await Ledger(database=database, clock=clock).spec(digest) == spec().message
+
+
+def _lose(digest: str) -> Work[None]:
+    yield delete(task_specs).where(task_specs.c.digest == digest)
 
 
 async def test_a_repeated_create_is_the_same_run(ledger: Ledger) -> None:
