@@ -9,19 +9,23 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from flyteidl2.core import security_pb2
 from flyteidl2.imagebuilder import definition_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import variable
-from flyte_unified.images.layers import exactly, installs_root, options, poetry_arguments
+from flyte_unified.images.layers import apart, exactly, hidden_lines, installs_root, options, poetry_arguments
 from flyte_unified.plugins import secrets as names
 
 _PYTHON = "/opt/venv/bin/python"
 _PROJECT = "/tmp/project"
+_REQUIREMENTS = "/tmp/requirements.txt"
 _CACHE = "--mount=type=cache,sharing=locked,target=/root/.cache/uv"
+_SECRET = "--mount=type=secret,required"
+_INSTALL = ("uv", "pip", "install", "--python", _PYTHON)
 _START = """\
 FROM {uv} AS uv
 FROM {base}
@@ -30,12 +34,30 @@ COPY --from=uv /uv /usr/local/bin/uv
 ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH UV_PYTHON={python} UV_LINK_MODE=copy POETRY_VIRTUALENVS_CREATE=false
 RUN [ -x {python} ] || uv venv --python {version} /opt/venv"""
 
+_Hide = Callable[[str], str]
+"""From a text that the image's history must not have to the id of a secret that is that text."""
 
-def dockerfile(spec: definition_pb2.ImageSpec, *, uv: str) -> str:
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    """``hidden`` are secrets that it takes beside those of the layers, by their ids: addresses with passwords."""
+
+    text: str
+    hidden: dict[str, str]
+
+
+def dockerfile(spec: definition_pb2.ImageSpec, *, uv: str) -> Dockerfile:
     """``uv`` is an image that has it as ``/uv``. Raises InvalidArgument."""
     version = spec.python_version or "3"
     base = _START.format(uv=uv, base=_line(spec.base_image), python=_PYTHON, version=_line(version))
-    return "\n".join([base, *(line for layer in spec.layers for line in _lines(layer))]) + "\n"
+    hidden: dict[str, str] = {}
+
+    def hide(text: str) -> str:
+        hidden[name := f"hidden{len(hidden)}"] = text
+        return name
+
+    text = "\n".join([base, *(line for layer in spec.layers for line in _lines(layer, hide))]) + "\n"
+    return Dockerfile(text, hidden)
 
 
 def secrets(spec: definition_pb2.ImageSpec) -> list[security_pb2.Secret]:
@@ -48,7 +70,7 @@ def secrets(spec: definition_pb2.ImageSpec) -> list[security_pb2.Secret]:
     return list(found.values())
 
 
-def _lines(layer: definition_pb2.Layer) -> Iterator[str]:
+def _lines(layer: definition_pb2.Layer, hide: _Hide) -> Iterator[str]:
     match layer.WhichOneof("layer"):
         case "env":
             for name, value in sorted(layer.env.env_variables.items()):
@@ -67,42 +89,46 @@ def _lines(layer: definition_pb2.Layer) -> Iterator[str]:
         case None:
             raise InvalidArgument("a layer of the image is of a kind that this server does not know")
         case kind:
-            yield from _INSTALLS[kind](getattr(layer, kind))
+            yield from _INSTALLS[kind](getattr(layer, kind), hide)
 
 
-def _pip(layer: definition_pb2.PipPackages) -> Iterator[str]:
-    """With secrets the shell puts their variables in."""
-    if layer.packages:
-        quote = _quoted if layer.secret_mounts else shlex.quote
-        packages = " ".join(quote(package) for package in layer.packages)
-        yield _run(f"{_install(layer.options)} {packages}", layer.secret_mounts, _CACHE)
+def _pip(layer: definition_pb2.PipPackages, hide: _Hide) -> Iterator[str]:
+    if lines := hidden_lines(layer):
+        install, mounts = _uv(hide, *_INSTALL, *options(layer.options), "--requirements", _REQUIREMENTS)
+        file = f"{_SECRET},id={hide(chr(10).join(lines))},target={_REQUIREMENTS}"
+        yield _run(install, layer.secret_mounts, _CACHE, *mounts, file)
+    elif layer.packages:
+        install, mounts = _uv(hide, *_INSTALL, *options(layer.options), *layer.packages)
+        yield _run(install, layer.secret_mounts, _CACHE, *mounts)
 
 
-def _requirements(layer: definition_pb2.Requirements) -> Iterator[str]:
-    file = "/tmp/requirements.txt"
-    yield _run(f"{_install(layer.options)} --requirements {file}", layer.secret_mounts, _CACHE, _bind(layer.file, file))
+def _requirements(layer: definition_pb2.Requirements, hide: _Hide) -> Iterator[str]:
+    install, mounts = _uv(hide, *_INSTALL, *options(layer.options), "--requirements", _REQUIREMENTS)
+    yield _run(install, layer.secret_mounts, _CACHE, *mounts, _bind(layer.file, _REQUIREMENTS))
 
 
-def _wheels(layer: definition_pb2.PythonWheels) -> Iterator[str]:
+def _wheels(layer: definition_pb2.PythonWheels, hide: _Hide) -> Iterator[str]:
     """What the package needs, then the very wheel, whatever an index has under its name."""
-    install = f"{_install(layer.options)} --find-links /tmp/dist"
+    install, mounts = _uv(hide, *_INSTALL, *options(layer.options), "--find-links", "/tmp/dist")
     package = shlex.quote(layer.package_name)
     exact = f"{install} {' '.join(exactly(layer.options))} {package}"
-    yield _run(f"{install} {package} && {exact}", layer.secret_mounts, _CACHE, _bind(layer.dir, "/tmp/dist"))
+    yield _run(f"{install} {package} && {exact}", layer.secret_mounts, _CACHE, *mounts, _bind(layer.dir, "/tmp/dist"))
 
 
-def _uv_project(layer: definition_pb2.UVProject) -> Iterator[str]:
+def _uv_project(layer: definition_pb2.UVProject, hide: _Hide) -> Iterator[str]:
     """A project may refer to others beside it, below ``source_dir``."""
     source = _within(layer.source_dir or layer.pyproject)
     project = posixpath.normpath(posixpath.join(_PROJECT, posixpath.relpath(_within(layer.pyproject), source)))
     mounts = [_bind(source, _PROJECT)]
     if layer.uvlock and _within(layer.uvlock) != posixpath.join(_within(layer.pyproject), "uv.lock"):
         mounts.append(_bind(layer.uvlock, f"{project}/uv.lock"))
-    sync = shlex.join(["uv", "sync", "--active", "--inexact", "--no-editable", "--project", project, *options(layer.options)])
-    yield _run(sync, layer.secret_mounts, _CACHE, *mounts)
+    sync, hidden = _uv(
+        hide, "uv", "sync", "--active", "--inexact", "--no-editable", "--project", project, *options(layer.options)
+    )
+    yield _run(sync, layer.secret_mounts, _CACHE, *hidden, *mounts)
 
 
-def _poetry_project(layer: definition_pb2.PoetryProject) -> Iterator[str]:
+def _poetry_project(layer: definition_pb2.PoetryProject, hide: _Hide) -> Iterator[str]:
     directory = _within(layer.pyproject)
     if posixpath.basename(directory) == "pyproject.toml":
         directory = posixpath.dirname(directory)
@@ -114,7 +140,7 @@ def _poetry_project(layer: definition_pb2.PoetryProject) -> Iterator[str]:
         ["uv", "tool", "run", "poetry", "install", "--no-interaction", "-C", _PROJECT, *poetry_arguments(extra)]
     )
     if installs_root(extra):
-        install += f" && {_install(definition_pb2.PipOptions())} --no-deps {_PROJECT}"
+        install += f" && {shlex.join(_INSTALL)} --no-deps {_PROJECT}"
     yield _run(install, layer.secret_mounts, _CACHE, *mounts)
 
 
@@ -127,8 +153,10 @@ _INSTALLS = {
 }
 
 
-def _install(asked: definition_pb2.PipOptions) -> str:
-    return shlex.join(["uv", "pip", "install", "--python", _PYTHON, *options(asked)])
+def _uv(hide: _Hide, *words: str) -> tuple[str, list[str]]:
+    """A command, and what is to be mounted for it."""
+    shown, variables = apart(words)
+    return shlex.join(shown), [f"{_SECRET},id={hide(value)},env={name}" for name, value in variables.items()]
 
 
 def _run(command: str, secret_mounts: Sequence[security_pb2.Secret], *mounts: str) -> str:
@@ -144,7 +172,7 @@ def _run(command: str, secret_mounts: Sequence[security_pb2.Secret], *mounts: st
 
 def _secret(secret: security_pb2.Secret) -> Iterator[str]:
     """Where the program of a layer finds a secret: variables, or files where the SDK says that they are."""
-    mount = f"--mount=type=secret,required,id={variable(secret)}"
+    mount = f"{_SECRET},id={variable(secret)}"
     if names.is_file(secret):
         yield from (f"{mount},mode=0444,target={_line(posixpath.join(names.DIRECTORY, path))}" for path in names.paths(secret))
     else:

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flyteidl2.core import security_pb2
 from flyteidl2.imagebuilder import definition_pb2
@@ -26,6 +27,16 @@ _SYNC = ("sync", "--active", "--inexact", "--no-editable")
 _ROOTLESS = "--no-root"
 _USER = re.compile(r"\buseradd\b[^;&|]*\bflyte\b")
 _VARIABLE = re.compile(r"\$(\w+)")
+LOGIN = re.compile(r"(?<=://)(?!git@)[^/@\s]+@")
+"""What an address may begin with that nobody else is to read."""
+_ADDRESSES = {
+    **dict.fromkeys(("--index-url", "-i"), "UV_INDEX_URL"),
+    "--extra-index-url": "UV_EXTRA_INDEX_URL",
+    "--default-index": "UV_DEFAULT_INDEX",
+    "--index": "UV_INDEX",
+    **dict.fromkeys(("--find-links", "-f"), "UV_FIND_LINKS"),
+}
+"""Options of uv, and the variables that say the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +55,15 @@ class Places:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A program. ``lines`` are for a file whose path is added to ``argv``: what may refer to secrets can't stand in ``ps``."""
+    """A program. What has a password, or may refer to a secret, can't stand in ``ps``: ``lines`` are for a file whose path is
+    added to ``argv``, ``variables`` for its environment.
+    """
 
     argv: tuple[str, ...]
     directory: str = ""
     """Empty: where the image's files are."""
     lines: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
     secrets: tuple[security_pb2.Secret, ...] = ()
 
 
@@ -155,28 +169,22 @@ def _apt(layer: definition_pb2.AptPackages, places: Places) -> Iterator[Step]:
 
 
 def _pip(layer: definition_pb2.PipPackages, places: Places) -> Iterator[Step]:
-    packages, secrets = tuple(layer.packages), tuple(layer.secret_mounts)
-    if not packages:
-        return
-    if secrets:  # uv puts variables into a file's lines, and never into its arguments
-        lines = tuple(_VARIABLE.sub(r"${\1}", package) for package in packages)
-        yield Run(argv=_install(places, layer.options, "--requirements"), lines=lines, secrets=secrets)
-    else:
-        yield Run(argv=_install(places, layer.options, *packages))
+    if lines := hidden_lines(layer):
+        yield _uv(layer, _install(places, layer.options, "--requirements"), lines=lines)
+    elif layer.packages:
+        yield _uv(layer, _install(places, layer.options, *layer.packages))
 
 
 def _requirements(layer: definition_pb2.Requirements, places: Places) -> Iterator[Step]:
     file = _within(places, layer.file)
-    argv = _install(places, layer.options, "--requirements", file)
-    yield Run(argv=argv, directory=posixpath.dirname(file), secrets=tuple(layer.secret_mounts))
+    yield _uv(layer, _install(places, layer.options, "--requirements", file), directory=posixpath.dirname(file))
 
 
 def _wheels(layer: definition_pb2.PythonWheels, places: Places) -> Iterator[Step]:
     """What the package needs, then the very wheel, whatever an index has under its name."""
     found = ("--find-links", _within(places, layer.dir))
-    secrets = tuple(layer.secret_mounts)
-    yield Run(argv=_install(places, layer.options, *found, layer.package_name), secrets=secrets)
-    yield Run(argv=_install(places, layer.options, *found, *exactly(layer.options), layer.package_name), secrets=secrets)
+    yield _uv(layer, _install(places, layer.options, *found, layer.package_name))
+    yield _uv(layer, _install(places, layer.options, *found, *exactly(layer.options), layer.package_name))
 
 
 def _uv_project(layer: definition_pb2.UVProject, places: Places) -> Iterator[Step]:
@@ -185,7 +193,7 @@ def _uv_project(layer: definition_pb2.UVProject, places: Places) -> Iterator[Ste
     if layer.uvlock and _within(places, layer.uvlock) != f"{project}/uv.lock":
         yield Take(_within(places, layer.uvlock), f"{project}/uv.lock")
     argv = (places.uv, *_SYNC, "--python", places.python, "--project", project, *options(layer.options))
-    yield Run(argv=argv, directory=project, secrets=tuple(layer.secret_mounts))
+    yield _uv(layer, argv, directory=project)
 
 
 def _poetry_project(layer: definition_pb2.PoetryProject, places: Places) -> Iterator[Step]:
@@ -213,6 +221,12 @@ _INSTALLS = {
 }
 
 
+def _uv(layer: Any, argv: Sequence[str], *, directory: str = "", lines: tuple[str, ...] = ()) -> Run:
+    shown, variables = apart(argv)
+    secrets = tuple(layer.secret_mounts)
+    return Run(argv=tuple(shown), directory=directory, lines=lines, variables=tuple(variables.items()), secrets=secrets)
+
+
 def _install(places: Places, asked: definition_pb2.PipOptions, *rest: str) -> tuple[str, ...]:
     return (places.uv, "pip", "install", "--python", places.python, *options(asked), *rest)
 
@@ -223,6 +237,31 @@ def options(asked: definition_pb2.PipOptions) -> list[str]:
     for url in asked.extra_index_urls:
         found += ["--extra-index-url", url]
     return [*found, *(["--prerelease=allow"] if asked.pre else []), *shlex.split(asked.extra_args)]
+
+
+def apart(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments of uv, and variables: all addresses of indexes where there is a login in one of them.
+
+    Arguments are shown by ``ps``, and those of an image's steps by its history.
+    """
+    if not any(map(LOGIN.search, arguments)):
+        return list(arguments), {}
+    shown, variables = list[str](), dict[str, list[str]]()
+    words = iter(arguments)
+    for word in words:
+        option, joined, value = word.partition("=")
+        if option in _ADDRESSES:
+            variables.setdefault(_ADDRESSES[option], []).append(value if joined else next(words, ""))
+        else:
+            shown.append(word)
+    return shown, {name: ("," if name == "UV_FIND_LINKS" else " ").join(found) for name, found in variables.items()}
+
+
+def hidden_lines(layer: definition_pb2.PipPackages) -> tuple[str, ...]:
+    """The packages for a requirements file, where one may refer to a secret, which uv puts in, or has a login; else none."""
+    if layer.secret_mounts:
+        return tuple(_VARIABLE.sub(r"${\1}", package) for package in layer.packages)
+    return tuple(layer.packages) if any(map(LOGIN.search, layer.packages)) else ()
 
 
 def exactly(asked: definition_pb2.PipOptions) -> list[str]:

@@ -35,20 +35,24 @@ def address(name: str, registry: str) -> str:
     return name if "/" in name else f"{registry.rstrip('/')}/{short(name)}"
 
 
-def mounts(wanted: Iterable[security_pb2.Secret]) -> str:
-    """The words by which buildctl has them, for a shell to part at the blanks. Raises InvalidArgument."""
+def mounts(wanted: Iterable[security_pb2.Secret]) -> dict[str, str]:
+    """Where those are that the pod has as files, by the names that layers have for them. Raises InvalidArgument."""
     files = {variable(secret): posixpath.join(names.DIRECTORY, names.paths(secret)[0]) for secret in wanted}
     for path in files.values():
         if not _NAME.fullmatch(path):
             raise InvalidArgument(f"the secret {path!r} has no name for a file that a build can be given")
-    return " ".join(f"--secret id={name},src={path}" for name, path in files.items())
+    return files
 
 
 def _write(wanted: Order, to: Path, registry: str, uv: str) -> None:
-    """BuildKit is another user than we are."""
-    (to / "Dockerfile").write_text(dockerfile(wanted.spec, uv=uv))
+    """BuildKit is another user than we are. Its words for secrets are for a shell to part at the blanks."""
+    made = dockerfile(wanted.spec, uv=uv)
+    (to / "Dockerfile").write_text(made.text)
     (to / "image").write_text(address(wanted.name, registry))
-    (to / "secrets").write_text(mounts(secrets(wanted.spec)))
+    for name, text in made.hidden.items():
+        (to / name).write_text(text)
+    files = {**mounts(secrets(wanted.spec)), **{name: name for name in made.hidden}}
+    (to / "secrets").write_text(" ".join(f"--secret id={name},src={path}" for name, path in files.items()))
     for path in wanted.context.rglob("*"):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 from flyteidl2.core import security_pb2
@@ -20,13 +21,12 @@ from flyteidl2.core import security_pb2
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.core.images import VARIABLES, expanded, variable
 from flyte_unified.images.environments import files_of
-from flyte_unified.images.layers import Copy, Need, Run, Step, Take
+from flyte_unified.images.layers import LOGIN, Copy, Need, Run, Step, Take
 from flyte_unified.launchers.processes import mounts
 from flyte_unified.plugins import secrets as names
 
 _TAIL = 20
 """Lines of a failed program that its error quotes."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _COMMANDS = {"build-essential": ("cc", "make"), "ca-certificates": ()}
 """What packages bring that the SDK's own images have, where they have other names. Python has a trust store anyway."""
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
@@ -86,6 +86,7 @@ class Programs:
         argv = step.argv
         if step.lines:
             file = Path.cwd() / "requirements.txt"
+            file.touch(mode=0o600)
             file.write_text("\n".join(step.lines))
             argv = (*argv, str(file))
         own = {
@@ -97,6 +98,7 @@ class Programs:
         self._run(
             argv,
             environ={**inherited, **expanded(variables, inherited), **own, **environ},
+            variables=dict(step.variables),
             directory=step.directory or str(self._files),
             files=files,
             hidden=[self._environ[variable(secret)] for secret in step.secrets],
@@ -148,19 +150,23 @@ class Programs:
         argv: Sequence[str],
         *,
         environ: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
         directory: str = ".",
         files: Mapping[str, str] | None = None,
         hidden: Sequence[str] = (),
     ) -> None:
-        """``hidden`` are values that the log must not show, whatever the program says."""
+        """``variables`` are for ``environ`` too, and the log shows them, as it does ``argv``, but for logins.
+
+        ``hidden`` are values that it must not show, whatever the program says.
+        """
         masked = re.compile(
             "|".join(re.escape(part) for value in hidden for part in value.splitlines() if part.strip()).encode() or b"(?!)"
         )
-        say("$ " + _CREDENTIALS.sub("***@", shlex.join(argv)))
+        say("$ " + LOGIN.sub("***@", shlex.join([*(f"{name}={value}" for name, value in variables.items()), *argv])))
         process = subprocess.Popen(
             argv,
             cwd=directory,
-            env={**(_plain(self._environ) if environ is None else environ), "NO_COLOR": "1"},
+            env={**(_plain(self._environ) if environ is None else environ), **variables, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from flyteidl2.core import execution_pb2, security_pb2
 
@@ -159,6 +160,28 @@ def test_a_package_is_fetched_with_a_secret(bench: Workbench) -> None:
     assert built.code == 0, built.log
     assert f"file://***/{found.name}" in built.log
     assert bench.says("import snowdrop; print(snowdrop.VERSION)") == "1.0"
+
+
+@pytest.mark.parametrize("where", ["index_url", "extra_args", "packages"])
+def test_a_password_in_an_address_is_nobody_elses(bench: Workbench, where: str) -> None:
+    """An index may want one. No command line shows it while uv runs, and no log afterwards."""
+    with slow_index(bench.wheels, login="kim:s3cr3t") as (index, asked, allowed):
+        if where == "packages":
+            layer = {"packages": [f"snowdrop @ {index.removesuffix('simple')}snowdrop-2.0-py3-none-any.whl"]}
+        else:
+            options = {"index_url": index} if where == "index_url" else {"extra_args": f"-q --default-index={index}"}
+            layer = {"packages": ["snowdrop"], "options": options}
+        place, process = bench.start(bench.packages(), {"pip_packages": layer})
+        assert asked.wait(30)
+        below = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        lines = [" ".join(each.cmdline()) for each in below]
+        allowed.set()
+        built = bench.end(place, process)
+    assert built.code == 0, built.log
+    assert [line for line in lines if "pip install" in line] != []
+    assert "s3cr3t" not in "\n".join(lines)
+    assert "s3cr3t" not in built.log
+    assert f"***@{index.rpartition('@')[2]}" in built.log or where == "packages"
 
 
 @needs_namespaces

@@ -25,7 +25,7 @@ def spec(*layers: dict[str, Any], base: str = "python:3.12-slim", python: str = 
 
 def lines(*layers: dict[str, Any]) -> list[str]:
     """What the layers add."""
-    return dockerfile(spec(*layers), uv="uv:1").splitlines()[6:]
+    return dockerfile(spec(*layers), uv="uv:1").text.splitlines()[6:]
 
 
 def bind(source: str, target: str) -> str:
@@ -34,7 +34,7 @@ def bind(source: str, target: str) -> str:
 
 def test_every_image_has_an_environment_to_install_into() -> None:
     """The base image's, or a new one of the image's Python; uv comes from an image of its own."""
-    assert dockerfile(spec(), uv="uv:1").splitlines() == [
+    assert dockerfile(spec(), uv="uv:1").text.splitlines() == [
         "FROM uv:1 AS uv",
         "FROM python:3.12-slim",
         "USER root",
@@ -106,16 +106,36 @@ def test_what_each_kind_of_layer_becomes(layer: dict[str, Any], wanted: list[str
 
 
 def test_secrets_are_mounted_for_their_step_alone() -> None:
-    """As a variable, which the shell puts into packages, or as files where the SDK says; never in the image."""
+    """As a variable, which uv puts into packages, or as files where the SDK says; never in the image."""
     layer = {"packages": ["git+https://$TOKEN@example.com/mine"], "secret_mounts": [TOKEN, FILE]}
-    (line,) = lines({"pip_packages": layer})
+    made = dockerfile(spec({"pip_packages": layer}), uv="uv:1")
     mounts = [
+        "--mount=type=secret,required,id=hidden0,target=/tmp/requirements.txt",
         f"--mount=type=secret,required,id={variable(TOKEN)},env=TOKEN",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/cert",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/ours/cert",
     ]
-    assert line == f'RUN {CACHE} {" ".join(mounts)} {PIP} "git+https://$TOKEN@example.com/mine"'
+    assert made.text.splitlines()[6:] == [f"RUN {CACHE} {' '.join(mounts)} {PIP} --requirements /tmp/requirements.txt"]
+    assert made.hidden == {"hidden0": "git+https://${TOKEN}@example.com/mine"}
     assert secrets(spec({"pip_packages": layer}, {"commands": {"cmd": ["x"], "secret_mounts": [TOKEN]}})) == [TOKEN, FILE]
+
+
+def test_a_password_in_an_address_is_not_in_the_image() -> None:
+    """An image's history has the commands of its steps: what nobody is to read reaches uv as secrets of the build."""
+    index, other = "https://kim:s3cr3t@example.com/simple", "https://example.com/other"
+    options = {"index_url": index, "extra_args": f"-q --index {other} --index={other}/2 --find-links=/srv"}
+    kinds: dict[str, dict[str, Any]] = {
+        "pip_packages": {"packages": [f"mine @ {index}/mine.whl"]},
+        "requirements": {"file": "requirements.txt"},
+        "python_wheels": {"dir": "dist", "package_name": "mine"},
+        "uv_project": {"pyproject": "p"},
+    }
+    for kind, fields in kinds.items():
+        made = dockerfile(spec({kind: {**fields, "options": options}}), uv="uv:1")
+        assert "s3cr3t" not in made.text
+        assert "example.com" not in made.text
+        assert "id=hidden0,env=UV_INDEX_URL" in made.text
+        assert list(made.hidden.values())[:2] == [index, f"{other} {other}/2"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +174,7 @@ def test_a_name_says_nothing_else_to_buildkit(name: str) -> None:
 
 def test_a_secret_says_nothing_else_to_buildkit() -> None:
     """Its path stands on a shell's command line, unquoted, as there are any number of them."""
-    assert mounts([FILE]) == f"--secret id={variable(FILE)},src=/etc/flyte/secrets/cert"
+    assert mounts([FILE]) == {variable(FILE): "/etc/flyte/secrets/cert"}
     for key in ("a --output type=local", "a,src=/etc/passwd", "*", "a;b"):
         with pytest.raises(InvalidArgument, match="no name for a file"):
             mounts([security_pb2.Secret(key=key, mount_requirement=security_pb2.Secret.FILE)])

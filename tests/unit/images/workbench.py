@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -49,13 +50,23 @@ def snowdrops(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def slow_index(wheels: Path) -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """The address of an index with one package; an event when that is asked for; one that lets it come."""
+def slow_index(wheels: Path, *, login: str = "") -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """The address of an index with one package; an event when that is asked for; one that lets it come.
+
+    With ``login`` (``user:password``) that stands in the address, and nobody else is let in.
+    """
+    wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
     asked, allowed = threading.Event(), threading.Event()
     (found,) = wheels.glob("snowdrop-2*")
 
     class Index(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.headers["Authorization"] != wanted:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             page = self.path.endswith("/")
             if not page and self.command == "GET":
                 asked.set()
@@ -77,7 +88,7 @@ def slow_index(wheels: Path) -> Iterator[tuple[str, threading.Event, threading.E
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/simple", asked, allowed
+        yield f"http://{login and login + '@'}127.0.0.1:{server.server_port}/simple", asked, allowed
     finally:
         allowed.set()
         server.shutdown()
