@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import JSON, create_engine, insert, literal_column, select
+from sqlalchemy import JSON, NullPool, create_engine, insert, literal_column, select
 
 from flyte_unified.db.direct import execute
 from flyte_unified.db.each import Each
@@ -17,12 +17,12 @@ def test_what_the_driver_would_not_convert_is_refused() -> None:
         values={"_labels": JSON()},
         key={"_labels": "labels"},
     )
-    with create_engine("sqlite://").connect() as connection, pytest.raises(TypeError, match="JSON"):
+    with create_engine("sqlite://", poolclass=NullPool).connect() as connection, pytest.raises(TypeError, match="JSON"):
         execute(connection, (each, {"_labels": {}}))
 
 
 def test_other_statements_are_sqlalchemys() -> None:
     """What is made for one call only is not worth a text of its own."""
-    with create_engine("sqlite://").connect() as connection:
+    with create_engine("sqlite://", poolclass=NullPool).connect() as connection:
         result, wrote = execute(connection, select(literal_column("1")))
         assert (result.scalar_one(), wrote) == (1, False)
