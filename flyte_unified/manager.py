@@ -432,6 +432,7 @@ class Manager:
             vault=self._secrets,
             database=self._database,
             require_project=self.projects.check,
+            admit=self._scoped.admit,
             clock=clock,
         )
 

@@ -48,8 +48,12 @@ class RequireProject(Protocol):
     async def __call__(self, project: str, domain: str) -> object: ...
 
 
+class Admit(Protocol):
+    async def __call__(self, app: idl.Spec, project: str, domain: str) -> None: ...
+
+
 class Apps:
-    """One for a server."""
+    """One for a server. ``admit`` raises FailedPrecondition for an app that may not be deployed."""
 
     def __init__(
         self,
@@ -59,11 +63,13 @@ class Apps:
         launcher: AppLauncher,
         addresses: Addresses,
         require_project: RequireProject,
+        admit: Admit,
     ) -> None:
         self._database = database
         self._clock = clock
         self._launcher = launcher
         self._require_project = require_project
+        self._admit = admit
         self._refreshing: set[asyncio.Task[None]] = set()
         self._started = asyncio.Event()
         self.addresses = addresses
@@ -104,7 +110,7 @@ class Apps:
         """The app; the same again is no error. Raises AlreadyExists for another, InvalidArgument naming the field."""
         key = key_of(asked.metadata.id, field="app.metadata.id")
         await self._require_project(key.project, key.domain)
-        optional(asked.spec.cluster, field="app.spec.cluster")
+        await self._check(key, asked.spec)
         if (rival := self.sites.rival(key)) is not None:
             raise AlreadyExists(f"app.metadata.id: app {rival} has the host that {key} would have; choose another name")
         now = self._clock.now()
@@ -123,7 +129,7 @@ class Apps:
         key = key_of(asked.metadata.id, field="app.metadata.id")
         if len(reason) > _LONGEST_REASON:
             raise InvalidArgument(f"reason has {len(reason)} characters; at most {_LONGEST_REASON} are allowed")
-        optional(asked.spec.cluster, field="app.spec.cluster")
+        await self._check(key, asked.spec)
         now = self._clock.now()
 
         def to(known: App | None) -> App:
@@ -272,6 +278,11 @@ class Apps:
             self.sites.put(app)
             self.changes.publish(Change(app.key, app))
             self._tell(app)
+
+    async def _check(self, key: AppKey, spec: idl.Spec) -> None:
+        optional(spec.cluster, field="app.spec.cluster")
+        if spec.desired_state != idl.Spec.DESIRED_STATE_STOPPED:  # whoever stops one that is there already deploys nothing
+            await self._admit(spec, key.project, key.domain)
 
     async def _observe(self, key: AppKey, deployment: str, told: Told) -> None:
         now = self._clock.now()

@@ -12,7 +12,7 @@ from flyte_unified.apps.addresses import Addresses
 from flyte_unified.apps.api import AppLauncher
 from flyte_unified.apps.local.launcher import LocalApps
 from flyte_unified.apps.local.supervisor import Rules
-from flyte_unified.apps.service import Apps, RequireProject
+from flyte_unified.apps.service import Admit, Apps, RequireProject
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.api import Database
@@ -36,6 +36,7 @@ def apps_of(
     vault: TableVault,
     database: Database,
     require_project: RequireProject,
+    admit: Admit,
     clock: Clock,
 ) -> tuple[Apps, ClusterApps | None]:
     """``address`` is the server's, ``environment`` how apps reach the store, ``raw_data`` where theirs is in it.
@@ -73,7 +74,14 @@ def apps_of(
         launcher = cluster = _in_cluster(
             settings, endpoint=inside, addresses=addresses, raw_data=raw_data, database=database, clock=clock
         )
-    apps = Apps(database=database, clock=clock, launcher=launcher, addresses=addresses, require_project=require_project)
+    apps = Apps(
+        database=database,
+        clock=clock,
+        launcher=launcher,
+        addresses=addresses,
+        require_project=require_project,
+        admit=admit,
+    )
     return apps, cluster
 
 

@@ -34,6 +34,8 @@ ACTIONS = "_U_USE_ACTIONS"
 """1 has the SDK call ActionsService, anything else the older QueueService and StateService: the user's to choose."""
 DEBUG = "_F_E_VS"
 """1 has the SDK start code-server in place of the task (``flyte run --debug``)."""
+MIRRORED = "flyte.org/mirror-limits-request"
+"""A run's annotation: ``true`` has tasks' limits be what they request. A run's spec has no field for that setting."""
 _GPUS = "nvidia.com/gpu"
 """How a task's own pod calls them."""
 _INPUTS = re.compile(rb"\{\{\s*[.$]inputs\.", re.IGNORECASE)
@@ -83,11 +85,16 @@ def command(context: TaskContext) -> Process | Refusal:
         arguments=render(arguments, known),
         environment=environment,
         system=system(context, actions=environment.get(ACTIONS, "1")),
-        resources=_resources(requests, limits, context.run_spec.default_settings.task_resource_defaults),
+        resources=_resources(requests, limits, context.run_spec),
         image=image,
         links=links(context, known),
         secrets=tuple(wanted(template.security_context, context.run_spec.security_context)),
     )
+
+
+def mirrored(run: run_pb2.RunSpec) -> bool:
+    """Whether limits are what is requested, whatever a task says of them."""
+    return bool(run.annotations.values.get(MIRRORED) == "true")
 
 
 def wants_inputs(template: tasks_pb2.TaskTemplate) -> bool:
@@ -161,8 +168,9 @@ def _link(link: execution_pb2.TaskLog, known: Mapping[str, str]) -> execution_pb
     return rendered
 
 
-def _resources(requests: Mapping[str, str], limits: Mapping[str, str], given: run_pb2.TaskResourceDefaults) -> Resources:
-    """``given`` by the run: what a task has that says nothing of it, and the most that any has."""
+def _resources(requests: Mapping[str, str], limits: Mapping[str, str], run: run_pb2.RunSpec) -> Resources:
+    """The run gives what a task has that says nothing of it, and the most that any has."""
+    given = run.default_settings.task_resource_defaults
     least, most = _entries(given.requests), _entries(given.max)
     if _GPUS in requests or _GPUS in limits:
         least.pop("gpu", None)
@@ -173,11 +181,12 @@ def _resources(requests: Mapping[str, str], limits: Mapping[str, str], given: ru
         bound = most.get("gpu" if name == _GPUS else name)
         return min(quantity(text, field=field) for text in (found, bound or found)) if found else 0.0
 
+    limiting = (requests, limits, least) if mirrored(run) else (limits,)
     return Resources(
         cpu=amount("cpu", requests, limits, least),
         memory=int(amount("memory", requests, limits, least)),
-        memory_limit=int(amount("memory", limits)),
-        cpu_limit=amount("cpu", limits),
+        memory_limit=int(amount("memory", *limiting)),
+        cpu_limit=amount("cpu", *limiting),
         gpu=int(max(amount("gpu", requests, limits, least), amount(_GPUS, requests, limits))),
     )
 

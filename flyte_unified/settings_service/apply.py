@@ -5,13 +5,13 @@ A run that has begun goes on as it began, whatever is set meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flyteidl2.core import tasks_pb2
 from flyteidl2.settings import settings_definition_pb2 as idl
 from flyteidl2.task import run_pb2
 
+from flyte_unified.plugins.container import MIRRORED
 from flyte_unified.settings_service.resolve import VALUE
 
 _RESOURCES = {
@@ -24,6 +24,7 @@ _RESOURCES = {
 
 def complete(spec: run_pb2.RunSpec, settings: idl.Settings) -> None:
     """Gives ``spec`` what it does not say."""
+    spec.ClearField("default_settings")  # the settings' alone: no run lifts the most that it may have, nor takes over another's
     if not settings.ByteSize():  # nothing is set, as with most
         return
     spec.queue = spec.queue or _text(settings.run.default_queue)
@@ -37,7 +38,9 @@ def complete(spec: run_pb2.RunSpec, settings: idl.Settings) -> None:
     for name, value in _entries(settings.labels).items():
         if name not in spec.labels.values:
             spec.labels.values[name] = value
-    for name, value in _entries(settings.annotations).items():
+    mirror = settings.task_resource.mirror_limits_request
+    mirrored = {MIRRORED: "true"} if mirror.state == VALUE and mirror.bool_value else {}
+    for name, value in (_entries(settings.annotations) | mirrored).items():
         if name not in spec.annotations.values:
             spec.annotations.values[name] = value
     said = {entry.key for entry in spec.envs.values}
@@ -58,7 +61,7 @@ def _complete_defaults(spec: run_pb2.RunSpec, settings: idl.Settings) -> None:
         defaults.task_resource_defaults.default_accelerator.CopyFrom(resources.default_accelerator.accelerator_value)
     if not defaults.task_resource_defaults.ByteSize():
         defaults.ClearField("task_resource_defaults")
-    if defaults.ByteSize() and not spec.HasField("default_settings"):
+    if defaults.ByteSize():
         spec.default_settings.CopyFrom(defaults)
 
 
@@ -66,7 +69,7 @@ def _text(setting: idl.StringSetting) -> str:
     return str(setting.string_value) if setting.state == VALUE else ""
 
 
-def _entries(setting: idl.StringMapSetting) -> Mapping[str, str]:
+def _entries(setting: idl.StringMapSetting) -> dict[str, str]:
     return dict(setting.map_value.entries) if setting.state == VALUE else {}
 
 

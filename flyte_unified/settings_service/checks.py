@@ -35,11 +35,13 @@ def _check(name: str, setting: object) -> None:
     field = f"settings.{name}"
     match setting:
         case idl.QuantitySetting():
-            quantity(setting.quantity_value, field=field)
+            _check_amount(quantity(setting.quantity_value, field=field), field)
         case idl.Int64Setting() if not 0 <= setting.int_value <= _MOST:
             raise InvalidArgument(f"{field} is {setting.int_value}; 0 or more are expected, and at most {_MOST}")
         case idl.StringSetting() if name in _OBJECTS and not is_object_name(setting.string_value):
             raise InvalidArgument(f"{field}: {setting.string_value[:128]!r} is no name of an object in Kubernetes")
+        case idl.StringSetting() if name == "app.app_dns_strategy" and setting.string_value != "shared":
+            raise InvalidArgument(f"{field}: {setting.string_value[:128]!r} is none of the ways to name apps here: 'shared'")
         case idl.StringMapSetting() if name == "labels":
             metadata.labels((field, setting.map_value.entries))
         case idl.StringMapSetting() if name == "annotations":
@@ -48,3 +50,11 @@ def _check(name: str, setting: object) -> None:
             for key, value in setting.map_value.entries.items():
                 if not key or "=" in key or "\0" in key + value:
                     raise InvalidArgument(f"{field}: {key[:128]!r} can be no environment variable")
+
+
+def _check_amount(amount: float, field: str) -> None:
+    if field.endswith(".gpu"):
+        if not amount.is_integer():
+            raise InvalidArgument(f"{field} is {amount:g}; a whole number of devices is expected")
+    elif not amount and field.startswith("settings.task_resource.max."):
+        raise InvalidArgument(f"{field} is 0, and no task can do with nothing; ~unset is for no bound")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from flyteidl2.app import app_definition_pb2
 from flyteidl2.settings import settings_definition_pb2 as idl
 from flyteidl2.task import run_pb2
 
@@ -17,7 +18,7 @@ from flyte_unified.core.ids import scope_part
 from flyte_unified.core.queues import Queues
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.settings_service import apply, checks, store
-from flyte_unified.settings_service.resolve import DOMAIN, ORG, PROJECT, resolved
+from flyte_unified.settings_service.resolve import DOMAIN, ORG, PROJECT, VALUE, resolved
 from flyte_unified.settings_service.store import Record, Scope
 
 _TOPIC = "settings"
@@ -94,6 +95,18 @@ class ScopedSettings:
             if changes == self._changes:  # else what was read may be over already
                 self._resolved[scope] = settings
         apply.complete(spec, settings)
+
+    async def admit(self, app: app_definition_pb2.Spec, project: str, domain: str) -> None:
+        """Raises FailedPrecondition for an app that the settings let nobody deploy."""
+        if not app.security_context.allow_anonymous:
+            return
+        scope = Scope(project, domain)
+        closed = _resolved(await self._read(scope)).app.disallow_anonymous
+        if closed.state == VALUE and closed.bool_value:
+            raise FailedPrecondition(
+                "app.spec.security_context.allow_anonymous: app.disallow_anonymous in the settings of "
+                f"{_words(scope.levels[closed.scope_level])} forbids it; deploy the app with requires_auth=True"
+            )
 
     def noticed(self, notice: Notice | None) -> None:
         """What changed, here or on another replica; None: anything may have."""

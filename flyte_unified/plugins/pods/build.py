@@ -102,6 +102,7 @@ class Pods:
         config, template = self._config, context.spec.task_template
         given = context.run_spec.default_settings.task_resource_defaults
         extended = scheduling.extended(template.extended_resources, given)
+        mirrored = shared.mirrored(context.run_spec)
         known = shared.variables(context)
         wanted = secrets.wanted(template.security_context, context.run_spec.security_context)
         hidden = secrets.variables(wanted, context.action.key, config)
@@ -113,7 +114,9 @@ class Pods:
             if secret and not raw.data_config(template).enabled:
                 container["envFrom"] = added(container.get("envFrom") or (), secret)
             asked = reading.mapping(container.get("resources"))
-            complete = resources.complete(asked, config=config, accelerator=device, defaults=container is main, given=given)
+            complete = resources.complete(
+                asked, config=config, accelerator=device, defaults=container is main, given=given, mirrored=mirrored
+            )
             if complete:
                 container["resources"] = complete
         complete_main(main, config=config)

@@ -35,12 +35,13 @@ def complete(
     accelerator: str,
     defaults: bool,
     given: run_pb2.TaskResourceDefaults,
+    mirrored: bool = False,
 ) -> dict[str, Any]:
     """Requests and limits, each from the other where one is missing; ``accelerator`` is the resource that ``gpu`` means.
 
     A request above its limit is lowered to it, what only whole devices can be had of is asked for as often as allowed. With
-    ``defaults`` also what a task has to have, and no more than it may: ``given`` by the run, or by the operator. Raises
-    InvalidArgument naming the resource.
+    ``defaults`` also what a task has to have, and no more than it may: ``given`` by the run, or by the operator. Limits that
+    are ``mirrored`` are what is requested. Raises InvalidArgument naming the resource.
     """
     requests, limits = (_amounts(asked.get(kind), accelerator, kind) for kind in ("requests", "limits"))
     if defaults:
@@ -51,14 +52,17 @@ def complete(
         for name in dict.fromkeys([*requests, *limits]):
             requests.setdefault(name, limits.get(name, ""))
             limits.setdefault(name, requests[name])
-        for name, most in _amounts(_entries(given.max), accelerator, "max").items():
+        for name, most in _named(_entries(given.max), accelerator).items():
             if name in limits and _number(limits[name], name) > _number(most, name):
                 limits[name] = most
     for name, limit in limits.items():
         if "/" in name or (name in requests and _number(requests[name], name) > _number(limit, name)):
             requests[name] = limit
+    if mirrored:
+        limits |= requests
     rest = {key: value for key, value in asked.items() if key not in ("requests", "limits")}
-    return rest | {kind: amounts for kind, amounts in (("requests", requests), ("limits", limits)) if amounts}
+    some = {"requests": _some(requests, "requests"), "limits": _some(limits, "limits")}  # a bound of 0 leaves none
+    return rest | {kind: amounts for kind, amounts in some.items() if amounts}
 
 
 def _entries(entries: Iterable[tasks_pb2.Resources.ResourceEntry]) -> dict[str, str]:
@@ -66,10 +70,17 @@ def _entries(entries: Iterable[tasks_pb2.Resources.ResourceEntry]) -> dict[str, 
 
 
 def _amounts(amounts: object, accelerator: str, kind: str) -> dict[str, str]:
-    """Of none of it is nothing said."""
+    return _some(_named(amounts, accelerator), kind)
+
+
+def _named(amounts: object, accelerator: str) -> dict[str, str]:
     listed = amounts.items() if isinstance(amounts, Mapping) else ()
-    named = {accelerator if name == GPU else str(name): str(amount) for name, amount in listed if amount is not None}
-    return {name: amount for name, amount in named.items() if _number(amount, f"{kind}.{name}")}
+    return {accelerator if name == GPU else str(name): str(amount) for name, amount in listed if amount is not None}
+
+
+def _some(amounts: Mapping[str, str], kind: str) -> dict[str, str]:
+    """Of none of it is nothing said."""
+    return {name: amount for name, amount in amounts.items() if _number(amount, f"{kind}.{name}")}
 
 
 def _number(amount: str, name: str) -> float:

@@ -28,6 +28,10 @@ async def known(project: str, domain: str) -> None:
     """Every project is."""
 
 
+async def admitted(app: idl.Spec, project: str, domain: str) -> None:
+    """Every app is."""
+
+
 class Elsewhere:
     """A launcher that only hears."""
 
@@ -71,6 +75,7 @@ async def test_what_another_server_changed_is_told(database: Database) -> None:
             launcher=launcher,
             addresses=Addresses(LOCAL, local=LOCAL),
             require_project=known,
+            admit=admitted,
         )
         for launcher in launchers
     )
@@ -100,6 +105,7 @@ async def apps(database: Database) -> AsyncIterator[Apps]:
         launcher=Elsewhere(),
         addresses=Addresses(LOCAL, local=LOCAL),
         require_project=known,
+        admit=admitted,
     )
     await apps.start()
     yield apps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flyteidl2.app import app_definition_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.settings import settings_definition_pb2 as idl
 from flyteidl2.settings import settings_service_pb2 as service
@@ -57,6 +58,10 @@ def text(value: str) -> dict[str, Any]:
 
 def entries(**values: str) -> dict[str, Any]:
     return {**VALUE, "map_value": {"entries": values}}
+
+
+def _amount(bound: str, name: str, value: str) -> dict[str, Any]:
+    return {"task_resource": {bound: {name: {**VALUE, "quantity_value": value}}}}
 
 
 async def _create(handlers: SettingsHandlers, key: idl.SettingsKey, **fields: Any) -> service.SettingsRecord:
@@ -153,6 +158,10 @@ async def test_who_writes_must_have_read(handlers: SettingsHandlers) -> None:
         (ORG, {"security": {"service_account": text("Not A Name")}}, "settings.security.service_account"),
         (ORG, {"pod_template_name": text("")}, "settings.pod_template_name"),
         (ORG, {"labels": {"state": 7}}, "settings.labels.state"),
+        (ORG, _amount("max", "memory", "1GiB"), r"settings.task_resource.max.memory: '1GiB' is no quantity"),
+        (ORG, _amount("min", "gpu", "500m"), r"settings.task_resource.min.gpu is 0.5; a whole number"),
+        (ORG, _amount("max", "storage", "0"), r"settings.task_resource.max.storage is 0"),
+        (ORG, {"app": {"app_dns_strategy": text("dataplane_specific")}}, "settings.app.app_dns_strategy: 'dataplane_specific'"),
     ],
 )
 async def test_what_is_wrong_is_named(
@@ -188,7 +197,12 @@ EVERYTHING: dict[str, Any] = {
     "annotations": entries(a="set"),
     "environment_variables": entries(A="set", B="set"),
     "pod_template_name": text("template"),
-    "task_resource": {"min": {"cpu": {**VALUE, "quantity_value": "2"}}, "max": {"memory": {**VALUE, "quantity_value": "4Gi"}}},
+    "task_resource": {
+        "min": {"cpu": {**VALUE, "quantity_value": "2"}},
+        "max": {"memory": {**VALUE, "quantity_value": "4Gi"}, "gpu": {**VALUE, "quantity_value": "0"}},
+        "mirror_limits_request": {**VALUE, "bool_value": True},
+    },
+    "app": {"app_dns_strategy": text("shared")},
 }
 
 
@@ -199,12 +213,16 @@ async def test_a_run_has_what_it_does_not_say(settings: ScopedSettings, handlers
     assert (spec.queue, spec.max_action_concurrency, spec.run_base_dir) == ("queue", 5, "s3://b/runs")
     assert spec.raw_data_storage.raw_data_prefix == "s3://b/raw"
     assert spec.security_context.run_as.k8s_service_account == "account"
-    assert (dict(spec.labels.values), dict(spec.annotations.values)) == ({"a": "set", "b": "set"}, {"a": "set"})
+    assert dict(spec.labels.values) == {"a": "set", "b": "set"}
+    assert dict(spec.annotations.values) == {"a": "set", "flyte.org/mirror-limits-request": "true"}
     assert [(entry.key, entry.value) for entry in spec.envs.values] == [("A", "set"), ("B", "set")]
     resources = spec.default_settings.task_resource_defaults
     assert spec.default_settings.pod_template_name == "template"
     assert [(entry.name, entry.value) for entry in resources.requests] == [(tasks_pb2.Resources.CPU, "2")]
-    assert [(entry.name, entry.value) for entry in resources.max] == [(tasks_pb2.Resources.MEMORY, "4Gi")]
+    assert {entry.name: entry.value for entry in resources.max} == {
+        tasks_pb2.Resources.GPU: "0",
+        tasks_pb2.Resources.MEMORY: "4Gi",
+    }
 
 
 async def test_what_a_run_says_wins(settings: ScopedSettings, handlers: SettingsHandlers) -> None:
@@ -230,6 +248,43 @@ async def test_what_a_run_says_wins(settings: ScopedSettings, handlers: Settings
 async def test_without_settings_a_run_is_as_it_was(settings: ScopedSettings) -> None:
     """Not even an empty message is added."""
     assert await _completed(settings) == run_pb2.RunSpec()
+
+
+async def test_no_run_brings_defaults_of_its_own(settings: ScopedSettings, handlers: SettingsHandlers) -> None:
+    """A rerun has the bounds of now, and nobody lifts them for a run."""
+    said = {"default_settings": {"task_resource_defaults": {"max": [{"name": tasks_pb2.Resources.CPU, "value": "64"}]}}}
+    assert await _completed(settings, **said) == run_pb2.RunSpec()
+    await _create(handlers, DOMAIN, **_amount("max", "cpu", "2"))
+    (bound,) = (await _completed(settings, **said)).default_settings.task_resource_defaults.max
+    assert bound.value == "2"
+
+
+async def test_limits_mirror_requests_down_to_who_says_no(settings: ScopedSettings, handlers: SettingsHandlers) -> None:
+    """A narrower scope, or the run."""
+    mirror = "flyte.org/mirror-limits-request"
+    await _create(handlers, ORG, task_resource={"mirror_limits_request": {**VALUE, "bool_value": True}})
+    assert (await _completed(settings)).annotations.values[mirror] == "true"
+    assert (await _completed(settings, annotations={"values": {mirror: "false"}})).annotations.values[mirror] == "false"
+    await _create(handlers, OWN, task_resource={"mirror_limits_request": {**VALUE, "bool_value": False}})
+    assert await _completed(settings) == run_pb2.RunSpec()
+
+
+async def test_apps_that_anybody_may_ask(settings: ScopedSettings, handlers: SettingsHandlers) -> None:
+    """They are deployed where no scope says otherwise, and refused with the name of the one that does."""
+    anonymous, closed = (app_definition_pb2.Spec(security_context={"allow_anonymous": each}) for each in (True, False))
+    forbidden = {"disallow_anonymous": {**VALUE, "bool_value": True}}
+    await settings.admit(anonymous, "p", "dev")
+    await _create(handlers, ORG, app=forbidden)
+    with pytest.raises(
+        FailedPrecondition, match=r"security_context\.allow_anonymous: .* of every project .* requires_auth=True"
+    ):
+        await settings.admit(anonymous, "p", "dev")
+    await _create(handlers, DOMAIN, app=forbidden)
+    with pytest.raises(FailedPrecondition, match="settings of domain 'dev' forbids"):
+        await settings.admit(anonymous, "p", "dev")
+    await settings.admit(closed, "p", "dev")
+    await _create(handlers, OWN, app={"disallow_anonymous": UNSET})
+    await settings.admit(anonymous, "p", "dev")
 
 
 async def test_a_change_is_for_the_next_run(

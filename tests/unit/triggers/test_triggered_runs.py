@@ -6,6 +6,7 @@ import pytest
 from flyteidl2.common import identifier_pb2, list_pb2
 from flyteidl2.common import run_pb2 as common_run_pb2
 from flyteidl2.core import literals_pb2, types_pb2
+from flyteidl2.settings import settings_definition_pb2 as settings_pb2
 from flyteidl2.task import common_pb2, run_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -74,6 +75,21 @@ async def test_inputs_and_run_spec_of_the_trigger(world: World) -> None:
     assert (spec.queue, kept.labels) == ("fast", {})
     with pytest.raises(InvalidArgument, match="'d'"):
         await world.run(inputs=inputs(d=1))
+
+
+async def test_settings_of_its_project(world: World) -> None:
+    """A triggered run has them as any other, below what the trigger itself says."""
+    value = {"state": settings_pb2.SETTING_STATE_VALUE}
+    settings = settings_pb2.Settings(
+        run={"default_queue": {**value, "string_value": "settled"}},
+        environment_variables={**value, "map_value": {"entries": {"A": "settings", "B": "settings"}}},
+    )
+    await world.settings.create(settings_pb2.SettingsKey(project=PROJECT, domain=DOMAIN), settings)
+    await world.deploy_task()
+    await world.deploy(None, run_spec=run_pb2.RunSpec(envs={"values": [{"key": "A", "value": "trigger"}]}))
+    _, spec, _ = await world.stored(await world.run())
+    assert spec.queue == "settled"
+    assert {each.key: each.value for each in spec.envs.values} == {"A": "trigger", "B": "settings"}
 
 
 async def test_offloaded_inputs(world: World) -> None:

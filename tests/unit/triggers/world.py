@@ -158,6 +158,7 @@ class World:
     projects: Projects
     triggers: Triggers
     artifacts: Artifacts
+    settings: ScopedSettings
     specs: Tasks
     tasks: TasksHandlers
     handlers: TriggersHandlers
@@ -265,6 +266,13 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
     triggers = Triggers(database=database, clock=clock)
     tasks = Tasks(database=database, ledger=ledger, projects=projects, triggers=triggers, clock=clock)
     identities = Identities()
+    settings = ScopedSettings(
+        database=database,
+        clock=clock,
+        require_domain=projects.domains.check,
+        require_project=projects.check,
+        queues=Queues(),
+    )
     creator = Creator(
         ledger=ledger,
         data=data,
@@ -272,13 +280,7 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         triggers=triggers,
         clock=clock,
         require_project=projects.check,
-        complete=ScopedSettings(
-            database=database,
-            clock=clock,
-            require_domain=projects.domains.check,
-            require_project=projects.check,
-            queues=Queues(),
-        ).complete,
+        complete=settings.complete,
         queues=Queues(),
         notifications=Notifications(names=Names()),
         base=data.base("objects"),
@@ -291,6 +293,7 @@ async def world_in(directory: Path, clock: Clock, database: Database) -> World:
         projects,
         triggers,
         Artifacts(database=database, triggers=triggers, clock=clock, require_project=projects.check),
+        settings,
         tasks,
         TasksHandlers(tasks=tasks, triggers=triggers, identities=identities),
         TriggersHandlers(triggers=triggers, tasks=tasks, projects=projects, identities=identities),
