@@ -11,13 +11,12 @@ from flyteidl2.core import artifact_id_pb2
 from flyte_unified.artifacts.model import LATEST, ArtifactKey, NameKey, Wanted, floored, schema_of
 from flyte_unified.core.clock import micros
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.core.ids import ActionKey, action_key, scope_part
+from flyte_unified.core.ids import ActionKey, action_key, printable, scope_part
 
 MAX_VALUE = 1000
 """Characters of a partition's value, and of a reference: what lists can be filtered by."""
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_MAX_NAME = 255
 _MAX_DESCRIPTION = 2048
 _MAX_KEY = 64
 _MAX_KEYS = 16
@@ -47,7 +46,7 @@ def artifact_key(message: artifact_pb2.ArtifactIdentifier, *, field: str = "arti
 
 def name_part(value: str, *, field: str) -> str:
     """The name of an artifact. Raises InvalidArgument."""
-    _text(value, field=field, limit=_MAX_NAME)
+    printable(value, field=field)
     if not _NAME.fullmatch(value):
         raise InvalidArgument(f"{field}: {value!r} may hold letters, digits, '.', '_' and '-' only")
     return value
@@ -55,7 +54,7 @@ def name_part(value: str, *, field: str) -> str:
 
 def version_part(value: str, *, field: str) -> str:
     """The name of a version. Raises InvalidArgument."""
-    return _text(value, field=field, limit=_MAX_NAME)
+    return printable(value, field=field)
 
 
 def wanted(key: ArtifactKey, given: artifact_pb2.ArtifactSpec, *, org: str, by: str) -> Wanted:
@@ -108,7 +107,7 @@ def _check_info(info: artifact_id_pb2.ArtifactInfo) -> None:
 def _source(source: artifact_pb2.ArtifactSource, key: ArtifactKey, *, org: str) -> ActionKey | None:
     """The action that made it; what it leaves out of its scope is the artifact's."""
     if source.WhichOneof("source") == "external_ref":
-        _text(source.external_ref, field="spec.source.external_ref", limit=MAX_VALUE)
+        printable(source.external_ref, field="spec.source.external_ref", limit=MAX_VALUE)
     if source.WhichOneof("source") != "task_action":
         return None
     run = source.task_action.action.run
@@ -143,7 +142,7 @@ def _check_partitions(spec: artifact_pb2.ArtifactSpec) -> None:
         _check_key(key, field="spec.partitions")
         if label.WhichOneof("value") != "static_value":
             raise InvalidArgument(f"spec.partitions: the value of {key!r} is no static_value")
-        _text(label.static_value, field=f"spec.partitions[{key}]", limit=MAX_VALUE)
+        printable(label.static_value, field=f"spec.partitions[{key}]", limit=MAX_VALUE)
     _check_number(spec.partitions.value, field="spec.partitions")
     if spec.HasField("time_partition"):
         _complete_time(spec.time_partition)
@@ -175,16 +174,6 @@ def _check_number(found: Iterable[str], *, field: str) -> None:
 
 
 def _check_key(value: str, *, field: str) -> None:
-    _text(value, field=field, limit=_MAX_KEY, told="a partition key")
+    printable(value, field=field, limit=_MAX_KEY, told="a partition key")
     if set(value) & {'"', "\\"}:
         raise InvalidArgument(f"{field}: {value!r}: a partition key may hold neither quotes nor backslashes")
-
-
-def _text(value: str, *, field: str, limit: int, told: str = "it") -> str:
-    if not value:
-        raise InvalidArgument(f"{field} is empty")
-    if len(value) > limit:
-        raise InvalidArgument(f"{field} has {len(value)} characters; at most {limit} are allowed")
-    if not value.isprintable():
-        raise InvalidArgument(f"{field}: {value!r}: {told} may hold printable characters only")
-    return value

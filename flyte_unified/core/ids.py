@@ -19,6 +19,7 @@ ROOT_ACTION = "a0"
 
 _MAX_SCOPE = 63
 _MAX_NAME = 30
+_MAX_PRINTABLE = 255
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -81,6 +82,17 @@ def action_key(message: identifier_pb2.ActionIdentifier, *, field: str = "action
 def scope_part(value: str, *, field: str) -> str:
     """A project's or a domain's name as it may stand in a key and in a path."""
     return _checked(value, field=field, limit=_MAX_SCOPE)
+
+
+def printable(value: str, *, field: str, limit: int = _MAX_PRINTABLE, told: str = "it") -> str:
+    """The name of a task, say, which may be of any script. Raises InvalidArgument naming ``field``."""
+    if not value:
+        raise InvalidArgument(f"{field} is empty")
+    if len(value) > limit:
+        raise InvalidArgument(f"{field} has {len(value)} characters; at most {limit} are allowed")
+    if not value.isprintable():
+        raise InvalidArgument(f"{field}: {value!r}: {told} may hold printable characters only")
+    return value
 
 
 def new_run_name() -> str:

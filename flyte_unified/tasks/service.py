@@ -13,7 +13,7 @@ from flyteidl2.task import task_definition_pb2
 
 from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument, NotFound
-from flyte_unified.core.ids import scope_part
+from flyte_unified.core.ids import printable, scope_part
 from flyte_unified.core.paging import Order, listing
 from flyte_unified.db.api import Database, Work
 from flyte_unified.ledger.api import EncodedSpec, Ledger, TaskId
@@ -22,7 +22,6 @@ from flyte_unified.tasks import store
 from flyte_unified.tasks.store import Page, Task
 from flyte_unified.triggers.api import TriggerKey, Triggers
 
-_MAX_NAME = 255
 _MAX_LIMIT = 1000
 """The SDK asks for as many as its user wants, up to this."""
 _NEWEST_FIRST = [Order("created_at", descending=True)]
@@ -120,7 +119,7 @@ class Tasks:
         named = TaskId(
             scope_part(message.project, field="task_name.project"),
             scope_part(message.domain, field="task_name.domain"),
-            _text(message.name, field="task_name.name"),
+            printable(message.name, field="task_name.name"),
         )
         asked = listing(
             request,
@@ -156,19 +155,9 @@ def _task_id(message: task_definition_pb2.TaskIdentifier) -> TaskId:
     return TaskId(
         scope_part(message.project, field="task_id.project"),
         scope_part(message.domain, field="task_id.domain"),
-        _text(message.name, field="task_id.name"),
-        _text(message.version, field="task_id.version"),
+        printable(message.name, field="task_id.name"),
+        printable(message.version, field="task_id.version"),
     )
-
-
-def _text(value: str, *, field: str) -> str:
-    if not value:
-        raise InvalidArgument(f"{field} is empty")
-    if len(value) > _MAX_NAME:
-        raise InvalidArgument(f"{field} has {len(value)} characters; at most {_MAX_NAME} are allowed")
-    if not value.isprintable():
-        raise InvalidArgument(f"{field}: {value!r} may hold printable characters only")
-    return value
 
 
 def _check(spec: task_definition_pb2.TaskSpec) -> None:

@@ -9,12 +9,12 @@ from flyteidl2.trigger import trigger_service_pb2 as idl
 from flyte_unified.core.clock import Micros, timestamp
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import NotFound
+from flyte_unified.core.ids import printable
 from flyte_unified.identity.api import Identities
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.projects.api import Projects
 from flyte_unified.tasks.api import Tasks
 from flyte_unified.triggers.model import Trigger
-from flyte_unified.triggers.requests import name_part
 from flyte_unified.triggers.service import Triggers, key_of
 from flyte_unified.triggers.store import Listed
 
@@ -30,7 +30,7 @@ class TriggersHandlers:
 
     async def deploy_trigger(self, message: idl.DeployTriggerRequest, ctx: CallContext) -> idl.DeployTriggerResponse:
         key = key_of(message.name)
-        version = name_part(message.spec.task_version, field="spec.task_version")
+        version = printable(message.spec.task_version, field="spec.task_version")
         await self._projects.check(key.project, key.domain)
         try:
             task = await self._tasks.of_task(TaskId(key.project, key.domain, key.task, version))

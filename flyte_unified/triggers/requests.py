@@ -12,19 +12,9 @@ from flyte_unified.triggers import catchup
 from flyte_unified.triggers.model import Automation, Trigger, TriggerKey
 from flyte_unified.triggers.schedule import schedule_of
 
-_MAX_NAME = 255
 _MAX_DESCRIPTION = 2048
-
-
-def name_part(value: str, *, field: str) -> str:
-    """The name of a task or of a trigger. Raises InvalidArgument."""
-    if not value:
-        raise InvalidArgument(f"{field} is empty")
-    if len(value) > _MAX_NAME:
-        raise InvalidArgument(f"{field} has {len(value)} characters; at most {_MAX_NAME} are allowed")
-    if not value.isprintable():
-        raise InvalidArgument(f"{field}: {value!r} may hold printable characters only")
-    return value
+_MAX_BYTES = 1200
+"""Of the names of a trigger and its task: with an artifact's, they are the key of an offer, and Postgres's keys are short."""
 
 
 def of_task(each: task_definition_pb2.TaskTrigger, *, version: str) -> trigger_definition_pb2.TriggerSpec:
@@ -47,6 +37,10 @@ def wanted(
     now: Micros,
 ) -> Trigger:
     """The trigger as it is to be. Raises InvalidArgument naming the field that is wrong."""
+    if (length := len((key.task + key.name).encode())) > _MAX_BYTES:
+        raise InvalidArgument(
+            f"name: those of a trigger and its task have {length} bytes in UTF-8; at most {_MAX_BYTES} are allowed"
+        )
     if len(spec.description) > _MAX_DESCRIPTION:
         raise InvalidArgument(f"spec.description has more than {_MAX_DESCRIPTION} characters")
     catchup.chosen(spec.run_spec)
@@ -94,9 +88,7 @@ def _check_arguments(automation: common_pb2.TriggerAutomationSpec, task: task_de
     asked += [("artifact.partition_input_args", name) for name in automation.artifact.partition_input_args]
     for field, name in asked:
         if name and name not in known:
-            raise InvalidArgument(
-                f"automation_spec.{field}: task {task.task_template.id.name!r} has no input {name[:_MAX_NAME]!r}"
-            )
+            raise InvalidArgument(f"automation_spec.{field}: task {task.task_template.id.name!r} has no input {name[:128]!r}")
 
 
 def _check_inputs(

@@ -15,13 +15,12 @@ from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 
 from flyte_unified.core.clock import Clock, Micros
 from flyte_unified.core.errors import InvalidArgument, NotFound
-from flyte_unified.core.ids import scope_part
+from flyte_unified.core.ids import printable, scope_part
 from flyte_unified.core.paging import Order, listing
 from flyte_unified.db.api import Database, Notice, Work
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.triggers import model, requests, store
 from flyte_unified.triggers.model import Appeared, Offer, Trigger, TriggerKey
-from flyte_unified.triggers.requests import name_part
 from flyte_unified.triggers.store import Listed
 
 Told = Callable[[TriggerKey | None], None]
@@ -78,7 +77,7 @@ class Triggers:
         now = self._clock.now()
         wanted = {}
         for index, each in enumerate(triggers):
-            key = TriggerKey(*task[:3], name_part(each.name, field=f"triggers[{index}].name"))
+            key = TriggerKey(*task[:3], printable(each.name, field=f"triggers[{index}].name"))
             if key in wanted:
                 raise InvalidArgument(f"triggers[{index}].name: {each.name!r} is there twice")
             trigger_spec = requests.of_task(each, version=task.version)
@@ -225,7 +224,7 @@ class Triggers:
     async def _by_name(self, name: identifier_pb2.TriggerName) -> TriggerKey:
         project = scope_part(name.project, field="name.project")
         domain = scope_part(name.domain, field="name.domain")
-        trigger = name_part(name.name, field="name.name")
+        trigger = printable(name.name, field="name.name")
         tasks = await self._database.read(lambda: store.tasks_with(project, domain, trigger))
         if len(tasks) > 1:
             raise InvalidArgument(f"name.task_name is empty, and more than one task has a trigger {trigger!r}: {tasks[0]}, ...")
@@ -239,8 +238,8 @@ def key_of(name: identifier_pb2.TriggerName, *, field: str = "name") -> TriggerK
     return TriggerKey(
         scope_part(name.project, field=f"{field}.project"),
         scope_part(name.domain, field=f"{field}.domain"),
-        name_part(name.task_name, field=f"{field}.task_name"),
-        name_part(name.name, field=f"{field}.name"),
+        printable(name.task_name, field=f"{field}.task_name"),
+        printable(name.name, field=f"{field}.name"),
     )
 
 
@@ -295,7 +294,7 @@ def _scope(message: trigger_service_pb2.ListTriggersRequest) -> dict[str, str]:
         case "task_name":
             return _of_task(message.task_name, field="task_name")
         case "task_id":
-            version = name_part(message.task_id.version, field="task_id.version")
+            version = printable(message.task_id.version, field="task_id.version")
             return {**_of_task(message.task_id, field="task_id"), "task_version": version}
     return {}
 
@@ -304,7 +303,7 @@ def _of_task(task: task_definition_pb2.TaskName | task_definition_pb2.TaskIdenti
     return {
         "project": scope_part(task.project, field=f"{field}.project"),
         "domain": scope_part(task.domain, field=f"{field}.domain"),
-        "task": name_part(task.name, field=f"{field}.name"),
+        "task": printable(task.name, field=f"{field}.name"),
     }
 
 
