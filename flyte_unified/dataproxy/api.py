@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from flyteidl2.task import task_definition_pb2
-
 from flyte_unified.core.ids import RunKey
 from flyte_unified.dataproxy.bundles import code_bundle
 from flyte_unified.dataproxy.inputs import KICKOFF_TIME, cache_key, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.dataproxy.logs import Line, LogTail
+from flyte_unified.dataproxy.specs import Specs, check_id, spec_in
 from flyte_unified.dataproxy.translator.values import json_of
-from flyte_unified.ledger.api import TaskId
 from flyte_unified.storage.api import join
 
 __all__ = [
@@ -24,12 +20,14 @@ __all__ = [
     "LogTail",
     "Specs",
     "cache_key",
+    "check_id",
     "check_inputs",
     "code_bundle",
     "file_in",
     "fill_defaults",
     "inputs_hash",
     "json_of",
+    "spec_in",
     "tracked_base",
 ]
 
@@ -41,16 +39,6 @@ UPLOADS = "_uploads"
 """The area of what clients upload. No project can have this name, so nothing here meets the directory of a run."""
 TRACKED = "tracked-runs"
 """What the SDK calls the directory of what tracked runs read and write."""
-
-
-class Specs(Protocol):
-    """Deployed tasks. Both raise NotFound."""
-
-    async def of_task(self, task: TaskId) -> task_definition_pb2.TaskSpec:
-        """The spec of one version of a task."""
-
-    async def of_trigger(self, task: TaskId, trigger: str) -> task_definition_pb2.TaskSpec:
-        """The spec that a trigger of ``task`` (whose version is empty) starts."""
 
 
 def file_in(uri: str, name: str) -> str:

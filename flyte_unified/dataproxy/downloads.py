@@ -9,9 +9,10 @@ from flyte_unified.core.clock import timestamp
 from flyte_unified.core.errors import InvalidArgument, NotFound, Unimplemented
 from flyte_unified.core.ids import ActionKey, action_key
 from flyte_unified.core.phases import SUCCESS
-from flyte_unified.dataproxy.api import INPUTS, OUTPUTS, Specs, file_in
+from flyte_unified.dataproxy.api import INPUTS, OUTPUTS, file_in
 from flyte_unified.dataproxy.bundles import code_bundle
-from flyte_unified.dataproxy.uploads import lifetime, task_id
+from flyte_unified.dataproxy.specs import Specs, task_id
+from flyte_unified.dataproxy.uploads import lifetime
 from flyte_unified.ledger.api import Action, ActionType, Ledger
 from flyte_unified.storage.api import DataStore, join
 

@@ -17,9 +17,10 @@ from google.protobuf.duration_pb2 import Duration
 from flyte_unified.core.clock import seconds, timestamp
 from flyte_unified.core.errors import AlreadyExists, InvalidArgument
 from flyte_unified.core.ids import scope_part
-from flyte_unified.dataproxy.api import INPUTS, TRACKED, UPLOADS, Specs
+from flyte_unified.dataproxy.api import INPUTS, TRACKED, UPLOADS
 from flyte_unified.dataproxy.bundles import is_bundle
 from flyte_unified.dataproxy.inputs import check_inputs, fill_defaults, inputs_hash
+from flyte_unified.dataproxy.specs import Specs, spec_in
 from flyte_unified.ledger.api import TaskId
 from flyte_unified.storage.api import DataStore, checked_path, join
 
@@ -99,16 +100,11 @@ class Uploads:
         return run_pb2.OffloadedInputData(uri=uri, inputs_hash=inputs_hash(inputs, frozenset(ignored)))
 
     async def _spec(self, message: dataproxy.UploadInputsRequest) -> task_definition_pb2.TaskSpec:
-        match message.WhichOneof("task"):
-            case "task_spec":
-                return message.task_spec
-            case "task_id":
-                return await self._specs.of_task(task_id(message.task_id))
-            case "trigger_name":
-                trigger = message.trigger_name
-                task = TaskId(trigger.project, trigger.domain, trigger.task_name)
-                return await self._specs.of_trigger(task, trigger.name)
-        raise InvalidArgument("task: one of task_id, task_spec and trigger_name must be set")
+        if message.WhichOneof("task") != "trigger_name":
+            return await spec_in(message, self._specs)
+        trigger = message.trigger_name
+        task = TaskId(trigger.project, trigger.domain, trigger.task_name)
+        return await self._specs.of_trigger(task, trigger.name)
 
     def _max_length(self, told: int) -> int:
         if told < 0:
@@ -116,11 +112,6 @@ class Uploads:
         if told > self._max_bytes:
             raise InvalidArgument(f"content_length: {told} is more than storage.upload_max_bytes ({self._max_bytes})")
         return told or self._max_bytes
-
-
-def task_id(message: task_definition_pb2.TaskIdentifier) -> TaskId:
-    """One version of a task, as named in a request."""
-    return TaskId(message.project, message.domain, message.name, message.version)
 
 
 def _scope(message: dataproxy.UploadInputsRequest) -> tuple[str, str]:

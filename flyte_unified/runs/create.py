@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_service_pb2
 
 from flyte_unified.core.clock import SECOND, Clock
@@ -26,8 +26,8 @@ from flyte_unified.core.errors import (
 )
 from flyte_unified.core.ids import ROOT_ACTION, RunKey
 from flyte_unified.core.queues import Queues
-from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in
-from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
+from flyte_unified.dataproxy.api import INPUTS, Specs, cache_key, code_bundle, file_in, spec_in
+from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, task_action
 from flyte_unified.notifications.api import Notifications
 from flyte_unified.runs import requests, store, triggered, views
 from flyte_unified.runs.requests import Inputs, Target
@@ -83,7 +83,8 @@ class Creator:
         if message.WhichOneof("task") == "trigger_name":
             trigger = (await self._triggers.get(message.trigger_name)).trigger
             message = await self._as_triggered(message, target.key, trigger)
-        spec = EncodedSpec.of(await self._spec(message, trigger))
+        deployed = self._specs.of_task(trigger.task) if trigger is not None else spec_in(message, self._specs)
+        spec = EncodedSpec.of(await deployed)
         requests.check_task(spec.message)
         inputs = requests.inputs(message, spec.message)
         content = requests.content(message, spec, inputs)
@@ -117,17 +118,6 @@ class Creator:
         inline = message.WhichOneof("input_wrapper") == "inputs"
         stored = await inputs_of(spec, self._data.get) if inline else spec.inputs
         return triggered.complete(message, spec, stored, kickoff=triggered.kickoff(trigger))
-
-    async def _spec(self, message: run_service_pb2.CreateRunRequest, trigger: Trigger | None) -> task_definition_pb2.TaskSpec:
-        if trigger is not None:
-            return await self._specs.of_task(trigger.task)
-        match message.WhichOneof("task"):
-            case "task_spec":
-                return message.task_spec
-            case "task_id":
-                task = message.task_id
-                return await self._specs.of_task(TaskId(task.project, task.domain, task.name, task.version))
-        raise InvalidArgument("task: one of task_id, task_spec and trigger_name must be set")
 
     async def _prepare(
         self,

@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass
 
 from flyteidl2.common import run_pb2 as common_run_pb2
-from flyteidl2.core import tasks_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from google.protobuf.message import Message
@@ -18,10 +17,9 @@ from google.protobuf.message import Message
 from flyte_unified.core.clock import Micros, micros, timestamp
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import RunKey, chosen_run_name, new_run_name, scope_part
-from flyte_unified.dataproxy.api import check_inputs, fill_defaults, inputs_hash
+from flyte_unified.dataproxy.api import check_id, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.ledger.api import EncodedSpec
 
-_MAX_TASK_NAME = 255
 _PARTS = ("task", "inputs", "run_spec")
 _PART_BYTES = 10
 
@@ -68,18 +66,7 @@ def check_task(spec: task_definition_pb2.TaskSpec) -> None:
         raise InvalidArgument("task_spec.task_template.type is empty")
     if not template.HasField("interface"):
         raise InvalidArgument("task_spec.task_template.interface is missing; a task without inputs has an empty one")
-    if not template.id.name:
-        raise InvalidArgument("task_spec.task_template.id.name is empty")
-    for part in ("project", "domain", "name", "version"):
-        _check_length(template, part)
-
-
-def _check_length(template: tasks_pb2.TaskTemplate, part: str) -> None:
-    length = len(getattr(template.id, part))
-    if length > _MAX_TASK_NAME:
-        raise InvalidArgument(
-            f"task_spec.task_template.id.{part} has {length} characters; at most {_MAX_TASK_NAME} are allowed"
-        )
+    check_id(template.id)
 
 
 def inputs(message: run_service_pb2.CreateRunRequest, spec: task_definition_pb2.TaskSpec) -> Inputs:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from flyteidl2.common import identifier_pb2
-from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_definition_pb2
 from flyteidl2.workflow import tracked_run_service_pb2 as idl
 
@@ -21,8 +21,8 @@ from flyte_unified.core.clock import Clock, Micros, micros, timestamp
 from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import AlreadyExists, FlyteUnifiedError, InvalidArgument
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey, RunKey, action_key, chosen_run_name, scope_part
-from flyte_unified.dataproxy.api import Specs, tracked_base
-from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Report, Reported, Run, TaskId, task_action
+from flyte_unified.dataproxy.api import Specs, check_id, spec_in, tracked_base
+from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Report, Reported, Run, task_action
 from flyte_unified.tracked import reports
 
 _RESERVED = ("r", "u")
@@ -57,9 +57,8 @@ class TrackedRuns:
         """Raises InvalidArgument, NotFound or AlreadyExists, and then has stored nothing."""
         key, chosen = _target(message)
         await self._require_project(key.project, key.domain)
-        spec = EncodedSpec.of(await self._spec(message))
-        if not spec.message.task_template.id.name:
-            raise InvalidArgument("task_spec.task_template.id.name is empty")
+        spec = EncodedSpec.of(await spec_in(message, self._specs))
+        check_id(spec.message.task_template.id)
         inputs = message.offloaded_input_data.uri
         self._check_owned(inputs, field="offloaded_input_data.uri")
         now = self._clock.now()
@@ -141,15 +140,6 @@ class TrackedRuns:
             base = tracked_base(self._base, key.run_key)
             action = reports.first(key, update, spec, parent, base=base, now=now)
         return reports.follow(action, update.event, now=now, principal=principal)
-
-    async def _spec(self, message: idl.CreateTrackedRunRequest) -> task_definition_pb2.TaskSpec:
-        match message.WhichOneof("task"):
-            case "task_spec":
-                return message.task_spec
-            case "task_id":
-                task = message.task_id
-                return await self._specs.of_task(TaskId(task.project, task.domain, task.name, task.version))
-        raise InvalidArgument("task: one of task_id and task_spec must be set")
 
     def _check_owned(self, uri: str, *, field: str) -> None:
         if uri and not self._owns(uri):

@@ -186,6 +186,12 @@ def _without_interface() -> task_definition_pb2.TaskSpec:
     return spec
 
 
+def _of_project(name: str) -> task_definition_pb2.TaskSpec:
+    spec = task_spec()
+    spec.task_template.id.project = name
+    return spec
+
+
 def _offloaded(uri: str) -> common_run_pb2.OffloadedInputData:
     return common_run_pb2.OffloadedInputData(uri=uri, inputs_hash="h")
 
@@ -201,6 +207,8 @@ def _offloaded(uri: str) -> common_run_pb2.OffloadedInputData:
         (request("r1", task_spec=task_spec(name="", a=INT)), InvalidArgument, "task_template.id.name is empty"),
         (request("r1", task_spec=task_spec(name="x" * 256, a=INT)), InvalidArgument, "has 256 characters"),
         (request("r1", task_spec=task_spec(version="x" * 256, a=INT)), InvalidArgument, "id.version has 256"),
+        (request("r1", task_spec=task_spec(name="x\0", a=INT)), InvalidArgument, "printable characters only"),
+        (request("r1", task_spec=_of_project("\u4e00" * 63)), InvalidArgument, "id.project: "),
         (request("r1", inputs=inputs(b=1)), InvalidArgument, "'a' missing"),
         (request("r1", inputs=inputs(a=1, c=1)), InvalidArgument, "no input 'c'"),
         (request("r1", offloaded_input_data=_offloaded("")), InvalidArgument, "offloaded_input_data.uri is empty"),

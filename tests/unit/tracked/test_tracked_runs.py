@@ -193,6 +193,12 @@ async def test_bad_reports_are_told_one_by_one(client: Client) -> None:
         await client.report(client.child("b"), run=RunKey("p", "development", "local-9"))
 
 
+async def test_a_name_that_no_list_could_find_is_refused(client: Client) -> None:
+    """As of runs that are carried out here."""
+    with pytest.raises(InvalidArgument, match=r"task_template\.id\.name has 256 characters; at most 255"):
+        await client.create(task_spec=task_spec("x" * 256))
+
+
 async def test_an_abort_is_final(client: Client) -> None:
     """It takes what lives anywhere below; nothing that is reported later changes that; an ended run stays as it ended."""
     await client.create()
