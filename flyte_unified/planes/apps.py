@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +16,7 @@ from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.api import Database
 from flyte_unified.images.environments import Environments
-from flyte_unified.launchers.processes.launcher import ProcessLauncher
-from flyte_unified.planes.laptop import inherited
+from flyte_unified.planes import processes
 from flyte_unified.secrets.table import TableVault
 from flyte_unified.settings import Settings
 
@@ -50,15 +48,10 @@ def apps_of(
         addresses = Addresses(settings.apps.url or address, local=address, reserved=settings.hosts)
         directory = settings.data.dir / "apps"
         launcher = LocalApps(
-            processes=lambda told: ProcessLauncher(
-                directory=directory / "keeper",
-                ephemeral=settings.data.ephemeral,
-                on_event=told,
-                logger=logging.getLogger("flyte_unified.launchers"),
-            ),
+            processes=processes.launcher(settings, directory),
             directory=directory,
             interpreter=interpreter,
-            inherited={**inherited(), **environment},
+            inherited={**processes.inherited(), **environment},
             reveal=vault.reveal,
             images=Environments(settings.images_dir).named if settings.images.build else None,
             endpoint=inside,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +13,13 @@ from flyte_unified.images.environments import Environments
 from flyte_unified.launchers.api import INTERPRETER
 from flyte_unified.launchers.dispatch import Launchers
 from flyte_unified.launchers.processes.attempts import ProcessAttempts
-from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.planes import processes
 from flyte_unified.planes.api import Parts
 from flyte_unified.planes.connectors import ConnectorParts
 from flyte_unified.plugins import registry
 from flyte_unified.plugins.api import Container, Job, Process
 from flyte_unified.plugins.images import ImageBuilds
-from flyte_unified.settings import ENV_PREFIX, Settings
+from flyte_unified.settings import Settings
 
 
 class Laptop:
@@ -71,19 +69,14 @@ class Laptop:
 def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAttempts:
     directory = settings.data.dir
     return ProcessAttempts(
-        launcher=lambda told: ProcessLauncher(
-            directory=directory / "keeper",
-            ephemeral=settings.data.ephemeral,
-            on_event=told,
-            logger=logging.getLogger("flyte_unified.launchers"),
-        ),
+        launcher=processes.launcher(settings, directory),
         interpreter=interpreter,
         work=directory / "work",
         logs=directory / "logs",
         warm=settings.execution.warm,
         log_limit=settings.execution.log_max_bytes,
         engine=settings.execution.container_engine,
-        environment={**inherited(), **parts.environment},
+        environment={**processes.inherited(), **parts.environment},
         reveal=parts.secrets.reveal,
         images=Environments(settings.images_dir).named if settings.images.build else None,
     )
@@ -106,8 +99,3 @@ def _capacity(settings: Settings) -> Capacity:
         watermark=execution.process_watermark,
         limit=execution.process_limit,
     )
-
-
-def inherited() -> dict[str, str]:
-    """What tasks and apps have of the server's own environment: not its settings, where passwords may be."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
