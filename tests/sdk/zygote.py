@@ -40,6 +40,7 @@ class Zygote:
         sdk = forkserver.Server(self._orders, {"env": {}, "modules": _CLIENT, "single": False})
         sdk._preload()
         forkserver._prebuild()
+        _know_installed()
         self._background = sdk._background
 
     def prepare_server(self) -> None:
@@ -88,6 +89,19 @@ class Zygote:
             traceback.print_exc()
         finally:
             os._exit(status)
+
+
+def _know_installed() -> None:
+    """``flyte.run`` asks of every module whether it is the user's, each time: most of what it costs, for a thousand files.
+
+    Of those that are here already, which are installed, it asks once.
+    """
+    bundle: Any = importlib.import_module("flyte._code_bundle._utils")
+    asked = bundle._file_is_in_directory
+    known: dict[tuple[str, str], bool] = {}
+    bundle._file_is_in_directory = lambda *place: known.setdefault(place, asked(*place))
+    bundle.list_imported_modules_as_files("/nonexistent", list(sys.modules.values()))
+    bundle._file_is_in_directory = lambda *place: known[place] if place in known else asked(*place)
 
 
 if __name__ == "__main__":
