@@ -53,6 +53,9 @@ class Domains:
     async def check(self, domain: str, field: str = "domain") -> None:
         """Raises NotFound for one that is not there, telling the ``field`` that names it."""
         known = [each.id for each in await self.all()]
+        if domain not in known:  # word of one that another server has made may be on its way
+            self._forget()
+            known = [each.id for each in await self.all()]
         if domain not in known:
             raise NotFound(f"{field}: there is no domain {domain!r}; known are {', '.join(known)}")
 

@@ -46,6 +46,15 @@ def handlers(projects: Projects, elsewhere: list[str]) -> DomainsHandlers:
     return DomainsHandlers(domains=projects.domains, users=users)
 
 
+async def test_one_that_another_server_has_just_made(projects: Projects, database: Database, clock: ManualClock) -> None:
+    """Is there for all servers at once: word of it may come later than its first run."""
+    other = Projects(database=database, clock=clock, domains=SEED)
+    await projects.check("p", "staging")
+    await other.domains.create("qa", "")
+    await projects.check("p", "qa")
+    assert (await projects.domains.get("qa")).id == "qa"
+
+
 async def _ids(handlers: DomainsHandlers) -> list[str]:
     return [domain.id for domain in (await handlers.list_domains(idl.ListDomainsRequest(org="acme"), CTX)).domains]
 
