@@ -52,7 +52,7 @@ def said(user: Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sa
     for text, scope in ((ORG, []), (DOMAIN, SCOPE[:2]), (PROJECT, SCOPE)):
         (directory / "settings.yaml").write_text(text)
         user.flyte("edit", "settings", *scope, "--from-file", str(directory / "settings.yaml"))
-    return user.say("settled")
+    return user.say("settled", "scopes", "everything")
 
 
 def test_a_run_has_what_its_scopes_say(said: dict[str, Said]) -> None:

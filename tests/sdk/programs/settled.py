@@ -1,8 +1,9 @@
-"""Tasks that tell what settings gave them; settings that are read and written by the SDK."""
+"""Tasks that tell what settings gave them; settings that are read and written by the SDK. Its arguments: what to tell."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import flyte
 from flyte.io import File
@@ -35,13 +36,17 @@ def update(**overrides: object) -> None:
     Settings.get_settings_for_edit(**SCOPE).update_settings(overrides)
 
 
-if __name__ == "__main__":
-    flyte.init_from_config()
+def scopes() -> None:
+    """What is set by others, below what a run says, and a change of it."""
     tell("explicit", flyte.with_runcontext(env_vars={"OF_RUN": "run"}).run(given))
     update(environment_variables={"OF_RUN": "project"}, labels={"team": "ours"})
     again = Settings.get_settings_for_edit(**SCOPE)
     say("effective", effective={each.key: [each.value, each.origin.scope_type] for each in again.effective_settings})
     tell("changed", flyte.run(given))
+
+
+def everything() -> None:
+    """All that a project can say of runs."""
     before = flyte.run(places)
     before.wait(quiet=True)
     raw, base = before.outputs()[0]
@@ -50,11 +55,12 @@ if __name__ == "__main__":
             "run.default_queue": "wide",
             "run.max_action_concurrency": 3,
             "run.run_base_dir": f"{base.rsplit('/', 3)[0]}/settled",
-            "storage.raw_data_path": f"{raw.rsplit('/_raw/')[0]}/_settled",
+            "storage.raw_data_path": f"{raw.partition('/_raw/')[0]}/_settled",
             "security.service_account": "settled",
             "pod_template_name": "settled",
             "labels": {"team": "ours"},
             "annotations": {"why": "because"},
+            "environment_variables": {"OF_PROJECT": "project"},
             "task_resource.min.memory": "300Mi",
             "task_resource.min.storage": "64Mi",
             "task_resource.max.cpu": "200m",
@@ -75,3 +81,10 @@ if __name__ == "__main__":
         queue=spec.queue,
         concurrency=spec.max_action_concurrency,
     )
+
+
+if __name__ == "__main__":
+    flyte.init_from_config()
+    for each in (scopes, everything):
+        if each.__name__ in sys.argv:
+            each()
