@@ -156,7 +156,7 @@ _read: set[str] = set()
 
 
 class _Unfit(Exception):
-    """This process cannot be forked from; the second argument names a module better not imported next time."""
+    """This process cannot be forked from; the second argument names a package none of which is better imported next time."""
 
 
 class Server:
@@ -278,14 +278,15 @@ class Server:
         before = len(sys.modules)
         known = {name.partition(".")[0] for name in sys.modules} | sys.stdlib_module_names
         for name in names:
-            if name in sys.modules or name in self._config["avoid"]:
+            package = name.partition(".")[0]
+            if name in sys.modules or package in self._config["avoid"]:
                 continue
-            if trusted or name.partition(".")[0] in known:
+            if trusted or package in known:
                 try:
                     importlib.import_module(name)
                 except Exception:  # a module that only works where the child imported it
                     continue
-                self._check_single(name)
+                self._check_single(package)
         _prebuild()
         if len(sys.modules) > before:  # the collector shall not touch, and so copy, pages that children share
             gc.collect()

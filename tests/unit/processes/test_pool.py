@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flyte_unified.launchers.processes import forkserver
 from flyte_unified.launchers.processes.forkserver import Frames
 from flyte_unified.launchers.processes.pool import ForkServer, Pool
 
@@ -125,19 +127,41 @@ def test_a_server_that_cannot_fork_is_given_up_with_its_reason(pool: Served) -> 
     assert pool.unfit == [("key", "no threads, please")]
 
 
-def test_a_module_that_starts_a_thread_is_avoided_by_the_next_server(pool: Served) -> None:
-    """One bad module is no reason to give up: the next server is told not to import it."""
+def test_a_package_that_starts_a_thread_is_avoided_by_the_next_server(pool: Served) -> None:
+    """One bad package is no reason to give up: the next server is told not to import it."""
     request = _request("key", "a")
     pool.dispatch(request)
-    pool.say("key", {"unfit": "it started a thread", "avoid": "bad.module"})
+    pool.say("key", {"unfit": "it started a thread", "avoid": "bad"})
     pool.theirs["key"][-1].close()
     for ready, _ in pool.selector.select(0):
         ready.data()
     assert len(pool.theirs["key"]) == 2
-    assert request["warm"]["avoid"] == ["bad.module"]
+    assert request["warm"]["avoid"] == ["bad"]
     pool.say("key", {"ready": []})
     assert pool.given("key") == ["a"]
     assert pool.unfit == []
+
+
+def test_a_package_whose_modules_all_start_a_thread_costs_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is avoided whole, however many of its modules a task imports; what is beside it is imported ahead still."""
+    (tmp_path / "threads").mkdir()
+    (tmp_path / "threads/__init__.py").write_text("import threading\n(work := threading.Timer(60, print)).start()\n")
+    (tmp_path / "threads/inner.py").touch()
+    (tmp_path / "threads_beside.py").touch()
+    (tmp_path / "modules").write_text("threads.inner\nthreads\nthreads_beside")
+    monkeypatch.syspath_prepend(tmp_path)
+    config: dict[str, Any] = {"avoid": [], "env": {}, "single": False}
+    with socket.socket() as control:
+        server = forkserver.Server(control, config)
+        with pytest.raises(forkserver._Unfit) as unfit:
+            server._learn(f"{tmp_path}/modules", trusted=True)
+        del sys.modules["threads.inner"]
+        work = sys.modules.pop("threads").work
+        config["avoid"].append(unfit.value.args[1])
+        with pytest.raises(forkserver._Unfit, match="threads_beside"):
+            server._learn(f"{tmp_path}/modules", trusted=True)
+    work.cancel()
+    work.join()
 
 
 def test_a_server_that_keeps_ending_is_given_up(pool: Served) -> None:
