@@ -76,6 +76,11 @@ def test_a_project_says_where_a_run_is_and_what_it_may(said: dict[str, Said]) ->
     assert kept["annotations"] == {"why": "because", "flyte.org/mirror-limits-request": "true"}
 
 
+def test_the_whole_form_is_taken(said: dict[str, Said]) -> None:
+    """Each setting that the SDK knows has a value in it."""
+    assert said["form"]["left"] == []
+
+
 def test_limits_mirror_requests(said: dict[str, Said]) -> None:
     """A task that takes more than it requests is killed, although the limit that it names is far off."""
     assert (said["limited"]["phase"], said["limited"]["code"]) == ("FAILED", "OOMKilled")

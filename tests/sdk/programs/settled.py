@@ -46,29 +46,35 @@ def scopes() -> None:
 
 
 def everything() -> None:
-    """All that a project can say of runs."""
+    """All that a project can say."""
     before = flyte.run(places)
     before.wait(quiet=True)
     raw, base = before.outputs()[0]
-    update(
-        **{
-            "run.default_queue": "wide",
-            "run.max_action_concurrency": 3,
-            "run.run_base_dir": f"{base.rsplit('/', 3)[0]}/settled",
-            "storage.raw_data_path": f"{raw.partition('/_raw/')[0]}/_settled",
-            "security.service_account": "settled",
-            "pod_template_name": "settled",
-            "labels": {"team": "ours"},
-            "annotations": {"why": "because"},
-            "environment_variables": {"OF_PROJECT": "project"},
-            "task_resource.min.memory": "300Mi",
-            "task_resource.min.storage": "64Mi",
-            "task_resource.max.cpu": "200m",
-            "task_resource.max.gpu": 0,
-            "task_resource.mirror_limits_request": True,
-            "task_resource.default_accelerator": "nvidia-l4",
-        }
-    )
+    settings = {
+        "run.default_queue": "wide",
+        "run.max_action_concurrency": 3,
+        "run.run_base_dir": f"{base.rsplit('/', 3)[0]}/settled",
+        "storage.raw_data_path": f"{raw.partition('/_raw/')[0]}/_settled",
+        "security.service_account": "settled",
+        "pod_template_name": "settled",
+        "labels": {"team": "ours"},
+        "annotations": {"why": "because"},
+        "environment_variables": {"OF_PROJECT": "project"},
+        "task_resource.min.cpu": "1",
+        "task_resource.min.gpu": 0,
+        "task_resource.min.memory": "300Mi",
+        "task_resource.min.storage": "64Mi",
+        "task_resource.max.cpu": "200m",
+        "task_resource.max.gpu": 0,
+        "task_resource.max.memory": "1Gi",
+        "task_resource.max.storage": "1Gi",
+        "task_resource.mirror_limits_request": True,
+        "task_resource.default_accelerator": "nvidia-l4",
+        "app.disallow_anonymous": False,
+        "app.app_dns_strategy": "shared",
+    }
+    update(**settings)
+    say("form", left=sorted(set(Settings.available_keys()) - set(settings)))
     placed, limited = flyte.run(places), flyte.run(hungry)
     tell("placed", placed)
     tell("limited", limited)
