@@ -11,6 +11,9 @@ from flyte_unified.core.clock import seconds
 from flyte_unified.executor.lines import DEFAULT_CPU, Claim
 from flyte_unified.plugins.api import Process, Resources, TaskContext, Work
 
+LONGEST = 36_525 * 86_400.0
+"""Seconds in a century: what nobody waits for, and every database can note"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
@@ -18,11 +21,11 @@ class Backoff:
 
     base: float = 0.0
     factor: float = 1.0
-    cap: float = float("inf")
+    cap: float = LONGEST
 
     def delay(self, retry: int) -> float:
         try:
-            return min(self.base * self.factor**retry, self.cap)
+            return min(self.base * self.factor**retry, self.cap) if self.base else 0.0
         except OverflowError:
             return self.cap
 
@@ -53,9 +56,13 @@ def limits(metadata: tasks_pb2.TaskMetadata) -> Limits:
 
 
 def _backoff(strategy: literals_pb2.RetryStrategy) -> Backoff:
+    """Clients may send what no SDK does: each number as it can be meant."""
     asked = strategy.backoff
-    cap = seconds(asked.cap) if asked.HasField("cap") else float("inf")
-    return Backoff(base=seconds(asked.base), factor=asked.factor or 1.0, cap=cap)
+    return Backoff(
+        base=max(0.0, seconds(asked.base)),
+        factor=asked.factor if asked.factor > 0 else 1.0,
+        cap=min(max(0.0, seconds(asked.cap)), LONGEST) if asked.HasField("cap") else LONGEST,
+    )
 
 
 def claim(context: TaskContext, work: Work) -> Claim:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from flyteidl2.core import tasks_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flyte_unified.executor.policy import Backoff, Limits, limits
+from flyte_unified.executor.policy import LONGEST, Backoff, Limits, limits
 from tests.unit.executor.world import spec
 
 
@@ -34,6 +36,22 @@ def test_every_bound_is_read() -> None:
 def test_waits_grow_to_their_cap(backoff: Backoff, delays: list[float]) -> None:
     """base * factor**n, at most the cap."""
     assert [backoff.delay(n) for n in range(3)] == delays
+
+
+@given(
+    base=st.integers(-(2**63), 2**63 - 1),
+    factor=st.floats(),
+    cap=st.none() | st.integers(-(2**63), 2**63 - 1),
+    retry=st.integers(0, 2000),
+)
+def test_any_wait_is_a_time_to_come(base: int, factor: float, cap: int | None, retry: int) -> None:
+    """Whatever a client sends, an attempt that fails has a next one at a time that a database can hold."""
+    metadata = tasks_pb2.TaskMetadata()
+    asked = metadata.retries.backoff
+    asked.base.seconds, asked.factor = base, factor
+    if cap is not None:
+        asked.cap.seconds = cap
+    assert 0 <= limits(metadata).backoff.delay(retry) <= LONGEST
 
 
 def test_a_wait_beyond_numbers_is_the_cap() -> None:
