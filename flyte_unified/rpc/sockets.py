@@ -18,6 +18,8 @@ _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """What binding to ::1 says on a machine without IPv6."""
 _TRIES = 10
+_DEVBOX = 30080
+"""What the SDK's devbox publishes, paused or not: Docker listens for it, mostly out of our sight."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -77,8 +79,10 @@ def _listen(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> lis
 def _explained(host: str, port: int, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            owner = next(_owners(port), "another process")
-            return f"port {port} is taken by {owner}; stop it, or choose another port with --port"
+            owner = next(_owners(port), "")
+            devbox = port == _DEVBOX and (not owner or "docker" in owner)
+            mend = "stop it (a devbox: flyte delete devbox)" if devbox else "stop it"
+            return f"port {port} is taken by {owner or 'another process'}; {mend}, or choose another port with --port"
         case errno.EACCES:
             return f"port {port} needs privileges that this process has not; choose one above 1023 with --port"
         case errno.EADDRNOTAVAIL:

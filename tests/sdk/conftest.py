@@ -46,6 +46,8 @@ class Client:
     """Whether its server starts tasks from processes that have the imports behind them."""
     forks: Forks | None = None
     """Where its own programs come from; otherwise each is started from nothing."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment, beside those that all have."""
     _done: dict[tuple[str, ...], subprocess.CompletedProcess[str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class Client:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**SURROUNDINGS, "HOME": str(self.home), "FLYTECTL_CONFIG": str(self.config)}
+        return {**SURROUNDINGS, "HOME": str(self.home), "FLYTECTL_CONFIG": str(self.config), **self.variables}
 
     def say(self, program: str, *arguments: str) -> dict[str, Said]:
         """What ``programs/<program>.py`` said, by case. It runs once, even when it fails."""

@@ -31,6 +31,7 @@ TYPED = {
     "create secret": "test_secrets.py",
     "create trigger": "test_triggers.py",
     "delete app": "test_apps_sdk.py",
+    "delete devbox": "test_devbox.py",
     "delete local-cache": "test_code.py",
     "delete secret": "test_secrets.py",
     "delete trigger": "test_triggers.py",
@@ -43,6 +44,7 @@ TYPED = {
     "get code": _HERE,
     "get condition": "test_waiting.py",
     "get config": _HERE,
+    "get devbox": "test_devbox.py",
     "get io": "test_cli.py",
     "get logs": "test_cli.py",
     "get project": "test_cli.py",
@@ -59,7 +61,9 @@ TYPED = {
     "run python-script": _HERE,
     "serve": "test_apps_sdk.py",
     "signal condition": "test_waiting.py",
+    "start devbox": "test_devbox.py",
     "start tui": "test_every_verb.py",
+    "stop devbox": "test_devbox.py",
     "update app": "test_apps_sdk.py",
     "update project": "test_cli.py",
     "update trigger": "test_triggers.py",
@@ -67,12 +71,8 @@ TYPED = {
 }
 """Verbs by the file that types them."""
 UNTYPED = {
-    "delete devbox": "Docker's: nothing of it reaches a server",
-    "get devbox": "the same",
     "prefetch hf-model": "downloads a model from Hugging Face",
     "serve hello": "its image asks for FastAPI and another Python, from the network",
-    "start devbox": "Docker's",
-    "stop devbox": "Docker's",
 }
 """Why no test does."""
 

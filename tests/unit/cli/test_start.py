@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -13,9 +14,13 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import orjson
 import pytest
+
+from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.rpc import sockets
 
 _PROGRAM = Path(__file__).with_name("fake_server.py")
 
@@ -134,3 +139,12 @@ async def test_a_taken_port_is_refused_before_anything_else(tmp_path):
     assert (out, process.returncode) == (b"", 1)
     assert re.search(rf"port {port} is taken by process {os.getpid()} \(.*\); .*--port", err.decode())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", ["", "process 7 (/usr/bin/docker-proxy -host-port 30080)"])
+def test_the_usual_port_may_be_a_devboxs(monkeypatch, owner):
+    """Docker has it then, and mostly nobody sees that; what ends a devbox is said, as a pause would leave it the port."""
+    monkeypatch.setattr(sockets, "_owners", lambda _: filter(None, [owner]))
+    monkeypatch.setattr(sockets, "_listen", Mock(side_effect=OSError(errno.EADDRINUSE, "")))
+    with pytest.raises(FailedPrecondition, match=r"30080 is taken by .*process.*; .*flyte delete devbox.*--port"):
+        sockets.listen("localhost", 30080)
