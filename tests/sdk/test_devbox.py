@@ -1,4 +1,4 @@
-"""A devbox, Flyte's own server in a container, beside ours: its verbs are Docker's, which a script plays, and leave ours alone."""
+"""A devbox, Flyte's server in a container, beside ours: its verbs ask Docker alone, which a script plays."""
 
 from __future__ import annotations
 
