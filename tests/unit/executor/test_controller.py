@@ -16,7 +16,7 @@ from flyte_unified.executor.slots import Capacity
 from flyte_unified.launchers.api import WorkId
 from flyte_unified.ledger.api import Move
 from flyte_unified.plugins.api import Process, Resources
-from tests.unit.executor.world import ROOT, World, seconds_between, spec
+from tests.unit.executor.world import ROOT, RUN, World, seconds_between, spec
 
 pytestmark = pytest.mark.virtual_time
 
@@ -292,6 +292,25 @@ async def test_a_parent_gives_its_slot_to_its_children(world: World) -> None:
             await world.ended(child)
         await world.succeed(machine, ROOT)
         await world.ended(ROOT)
+
+
+async def test_who_ends_gives_its_slot_to_its_parent_first(world: World) -> None:
+    """Whoever else waits gets it when the parent has ended too: on one slot, one computes."""
+    world.capacity = Capacity(cpu=1.0, memory=1 << 30)
+    await world.run()
+    stranger = RUN._replace(run="r2").action("a0")
+    async with world.server() as (controller, machine):
+        await machine.launched(ROOT)
+        machine.begin(ROOT)
+        child = await world.child("c1")
+        await machine.launched(child)
+        await world.run(key=stranger)
+        await world.succeed(machine, child)
+        await machine.until(lambda: WorkId(child, 1) in machine.forgotten)
+        await asyncio.sleep(5)
+        assert (controller.slots.active, controller.slots.waiting) == (1, 1)
+        await world.succeed(machine, ROOT)
+        await machine.launched(stranger)
 
 
 async def test_beyond_the_process_limit_an_action_fails_and_names_the_setting(world: World) -> None:

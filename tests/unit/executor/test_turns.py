@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import dataclass
+from random import Random
 
 import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -176,6 +179,101 @@ def test_many_runs_with_children_pile_up_no_parents(process: bool, bounds: dict[
             left[found.run] = -1
     assert begun <= 12
     assert (s.live, s.waiting) == (0, 0)
+
+
+@dataclass
+class Grown:
+    """An action of a tree that grows while it runs."""
+
+    key: ActionKey
+    claim: Claim | None
+    """None: a timer, or what the cache knows; it computes nothing"""
+    parent: Grown | None
+    live: int = 0
+    """Its children that have not ended"""
+
+
+class Forest:
+    """Trees in a queue of ``bound``, their steps in the controller's order."""
+
+    def __init__(self, bound: int) -> None:
+        self.slots = slots(narrow=bound)
+        self.nodes: list[Grown] = []
+        self.made = 0
+
+    @property
+    def computing(self) -> int:
+        return self.slots.queues["narrow"].computing
+
+    def held(self, node: Grown) -> bool:
+        return node.key in self.slots._held
+
+    def grow(self, parent: Grown | None, queue: str) -> None:
+        """A child is known before it asks for its slot."""
+        self.made += 1
+        claim = Claim(depth=int(parent is not None), queue=queue) if queue else None
+        node = Grown(key(1, self.made), claim, parent)
+        self.nodes.append(node)
+        if parent is not None:
+            parent.live += 1
+            if parent.live == 1:
+                self.slots.suspend(parent.key)
+                self.slots.admit()
+        self.ask(node)
+
+    def ask(self, node: Grown) -> None:
+        if node.claim is not None:
+            self.slots.claim(node.key, node.claim)
+            self.slots.admit()
+
+    def fail(self, node: Grown) -> None:
+        """One attempt of several."""
+        self.slots.release(node.key)
+        self.slots.admit()
+        self.ask(node)
+
+    def end(self, node: Grown) -> bool:
+        """Whether it makes its parent compute, in ``narrow``, and gives no slot of that for it."""
+        gives = self.held(node) and node.claim is not None and node.claim.queue == "narrow"
+        self.nodes.remove(node)
+        above, resumed = node.parent, False
+        if above is not None:
+            above.live -= 1
+            if not above.live:
+                self.slots.resume(above.key)
+                resumed = above.claim is not None and above.claim.queue == "narrow"
+        self.slots.release(node.key)
+        self.slots.admit()
+        return resumed and not gives
+
+
+@settings(max_examples=50)
+@given(bound=st.integers(1, 3), pick=st.randoms(use_true_random=False), alike=st.booleans())
+def test_a_bound_is_passed_only_by_parents_that_get_no_slot_of_a_child(bound: int, pick: Random, alike: bool) -> None:
+    """Who ends gives its slot to the parent that goes on by this, before anybody else: where all are ``alike`` no more compute.
+
+    Where the last child had none (it was in another queue, was cached, a timer, or ended while it waited), the parent is one
+    more, and nobody begins until that is over.
+    """
+    forest = Forest(bound)
+    queues = ["narrow"] if alike else ["narrow", "narrow", "free", ""]
+    for _ in range(60):
+        before, more = forest.computing, False
+        ready = [node for node in forest.nodes if not node.live and (forest.held(node) or not alike)]
+        match pick.choice(["root", "child", "fail", "end", "end"]) if ready else "root":
+            case "root" if len(forest.nodes) < 30:
+                forest.grow(None, "narrow")
+            case "child" if held := [node for node in forest.nodes if forest.held(node)]:
+                forest.grow(pick.choice(held), pick.choice(queues))
+            case "fail" if held := [node for node in ready if forest.held(node)]:
+                forest.fail(pick.choice(held))
+            case "end" if ready:
+                more = forest.end(pick.choice(ready))
+        assert forest.computing <= max(bound, before + more)
+        assert not (alike and more)
+    while forest.nodes:
+        forest.end(next(node for node in forest.nodes if not node.live and (forest.held(node) or node.claim is None)))
+    assert (forest.slots.live, forest.slots.waiting) == (0, 0)
 
 
 def test_queues_are_told_by_name_and_bound() -> None:
