@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from flyte_unified.core.clock import Micros, micros, timestamp
 from flyte_unified.core.errors import InvalidArgument
-from flyte_unified.core.ids import RunKey, chosen_run_name, new_run_name, scope_part
+from flyte_unified.core.ids import RunKey, chosen_run_name, new_run_name, run_key, scope_part
 from flyte_unified.dataproxy.api import check_id, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.ledger.api import EncodedSpec
 
@@ -83,7 +83,7 @@ def inputs(message: run_service_pb2.CreateRunRequest, spec: task_definition_pb2.
 
 
 def run_spec(message: run_service_pb2.CreateRunRequest, *, now: Micros) -> tuple[run_pb2.RunSpec, Micros]:
-    """The run spec as it is stored, and the run's start time: the caller's, else ``now``."""
+    """The run spec as it is stored, and the run's start time: the caller's, else ``now``. Raises InvalidArgument."""
     spec = run_pb2.RunSpec()
     spec.CopyFrom(message.run_spec)
     start = now
@@ -97,6 +97,8 @@ def run_spec(message: run_service_pb2.CreateRunRequest, *, now: Micros) -> tuple
     if spec.HasField("related_to") and not spec.HasField("relation"):
         spec.relation.related_to.CopyFrom(spec.related_to)
         spec.relation.relation_type = common_run_pb2.RELATION_TYPE_RERUN
+    if spec.relation.relation_type == common_run_pb2.RELATION_TYPE_RECOVER:
+        run_key(spec.relation.related_to, field="run_spec.relation.related_to")  # each of its actions asks for that run
     return spec, start
 
 

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from flyteidl2.common import identifier_pb2
 from flyteidl2.common import run_pb2 as common_run_pb2
 from flyteidl2.core import types_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
@@ -192,6 +193,12 @@ def _of_project(name: str) -> task_definition_pb2.TaskSpec:
     return spec
 
 
+def _recovering(run: str) -> run_pb2.RunSpec:
+    relation = common_run_pb2.Relation(relation_type=common_run_pb2.RELATION_TYPE_RECOVER)
+    relation.related_to.CopyFrom(identifier_pb2.RunIdentifier(project="p", domain="development", name=run))
+    return run_pb2.RunSpec(relation=relation)
+
+
 def _offloaded(uri: str) -> common_run_pb2.OffloadedInputData:
     return common_run_pb2.OffloadedInputData(uri=uri, inputs_hash="h")
 
@@ -214,6 +221,7 @@ def _offloaded(uri: str) -> common_run_pb2.OffloadedInputData:
         (request("r1", offloaded_input_data=_offloaded("")), InvalidArgument, "offloaded_input_data.uri is empty"),
         (request("r1", offloaded_input_data=_offloaded("/etc")), InvalidArgument, "not below the server's storage"),
         (request("r1", run_spec=run_pb2.RunSpec(run_base_dir="/etc")), InvalidArgument, "run_spec.run_base_dir"),
+        (request("r1", run_spec=_recovering("")), InvalidArgument, "run_spec.relation.related_to.name is empty"),
     ],
 )
 async def test_what_is_wrong_is_refused(
