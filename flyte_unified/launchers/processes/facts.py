@@ -16,6 +16,8 @@ LINUX = sys.platform == "linux"
 _UNTOLD = -1
 """In place of a session where ``ps`` tells none: nobody's."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SYS_PIDFD_OPEN = 434
+"""pidfd_open(2): system calls of that age have one number on all architectures that Python runs on."""
 
 
 class Process(NamedTuple):
@@ -135,7 +137,7 @@ class Handle(Protocol):
 
 class _PidFd:
     def __init__(self, pid: int) -> None:
-        self._fd = os.pidfd_open(pid)
+        self._fd = _pidfd_open(pid)
 
     def fileno(self) -> int:
         return self._fd
@@ -154,6 +156,20 @@ def end_of(pid: int) -> Handle:
     exit_of = select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT  # type: ignore[attr-defined]
     queue.control([select.kevent(pid, *exit_of)], 0)  # type: ignore[attr-defined]
     return queue  # type: ignore[no-any-return]
+
+
+def _pidfd_open(pid: int) -> int:
+    """As ``os.pidfd_open``, which a Python lacks that was built with old kernel headers, as those that uv fetches are."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle: int = libc.syscall(_SYS_PIDFD_OPEN, pid, 0)
+    if handle < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return handle
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -22,6 +22,7 @@ from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from google.protobuf.message import Message
 
 from flyte_unified.core.phases import Phase
+from flyte_unified.launchers.processes import facts
 from tests.sdk.forks import STOCK, SURROUNDINGS, Forked
 
 PROGRAMS = Path(__file__).parent
@@ -358,7 +359,7 @@ async def standing(directory: Path, *arguments: str, **settings: str) -> AsyncIt
 async def gone(pid: int) -> None:
     """Returns when ``pid`` has ended."""
     try:
-        handle = os.pidfd_open(pid)
+        handle = facts.end_of(pid)
     except ProcessLookupError:
         return
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -368,4 +369,4 @@ async def gone(pid: int) -> None:
             await ended.wait()
     finally:
         loop.remove_reader(handle)
-        os.close(handle)
+        handle.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from flyte_unified.launchers.processes import logs
+from flyte_unified.launchers.processes import facts, logs
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, Started, WorkEvent
 
@@ -138,7 +138,7 @@ async def gone(pid: int) -> None:
     if psutil.pid_exists(pid):
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         try:
-            handle = os.pidfd_open(pid)
+            handle = facts.end_of(pid)
         except ProcessLookupError:
             return
         loop.add_reader(handle, ended.set)
@@ -147,7 +147,7 @@ async def gone(pid: int) -> None:
                 await ended.wait()
         finally:
             loop.remove_reader(handle)
-            os.close(handle)
+            handle.close()
 
 
 class _Collect(logging.Handler):

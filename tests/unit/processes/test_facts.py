@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
+
 import pytest
 
 from flyte_unified.launchers.processes import facts
@@ -30,3 +34,17 @@ def test_a_tree_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts.tree(500, facts.table()) == {500, 501, 502}
     assert facts.tree(600, facts.table()) == {600}
     assert facts.tree(0, facts.table()) == set()
+
+
+@pytest.mark.skipif(not facts.LINUX, reason="pidfd_open(2) is Linux's")
+def test_an_end_is_seen_by_a_python_of_old_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that uv fetches have no ``os.pidfd_open``; the kernel has it all the same."""
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        handle = facts.end_of(process.pid)
+        assert select.select([handle], [], [], 0)[0] == []
+        process.communicate()
+        assert select.select([handle], [], [], 30)[0] == [handle]
+        handle.close()
+    with pytest.raises(ProcessLookupError):
+        facts.end_of(process.pid)
