@@ -15,7 +15,11 @@ from typing import Any, NoReturn
 
 from flyte_unified.cli import main
 
-_NEEDED = ("db.feed", "db.postgres", "logs", "manager", "planes.cluster", "storage.s3")
+_NEEDED = (
+    *("flyte_unified.apps.cluster.launcher", "flyte_unified.db.feed", "flyte_unified.db.postgres", "flyte_unified.logs"),
+    *("flyte_unified.manager", "flyte_unified.planes.cluster", "flyte_unified.storage.s3"),
+    *("kubernetes.aio.config", "kubernetes.aio.client.api_client", "sqlalchemy.dialects.postgresql.asyncpg"),
+)
 
 
 def serve(asked: dict[str, Any], output: int, errors: int) -> NoReturn:
@@ -35,7 +39,7 @@ def wait() -> None:
     orders = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in _NEEDED:
-        importlib.import_module(f"flyte_unified.{name}")
+        importlib.import_module(name)
     orders.send(b"ready")
     while True:
         content, descriptors, _, _ = socket.recv_fds(orders, 1 << 20, 2)
