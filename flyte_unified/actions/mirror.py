@@ -255,8 +255,8 @@ class Mirror:
             reason = f"its TaskAction {order.namespace}/{order.name} was deleted"
             await self._move(entry, row, Move(to=Phase.ABORTED, reason=reason))
         elif isinstance(step, Tell):
-            entry.judged = order.version
             await self._move(entry, row, *step.steps)
+            entry.judged = order.version
         elif isinstance(step, Patch):
             return await self._write(key, entry, order, step)
         return True

@@ -15,12 +15,13 @@ from flyteidl2.core import execution_pb2, literals_pb2, tasks_pb2
 from structlog.testing import capture_logs
 
 from flyte_unified.actions.resource import FINALIZER
+from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.names import order_name
 from flyte_unified.core.phases import Phase
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Conflict, Invalid, Missing
 from flyte_unified.kube.kinds import TASK_ACTIONS, Object
-from flyte_unified.ledger.api import EXECUTOR, Failure, Move, Retry
+from flyte_unified.ledger.api import EXECUTOR, Action, Failure, Move, Retry
 from flyte_unified.testing.fake_kube import FakeKube
 from tests.contract.kube.task_actions import Scene, scene_in
 from tests.unit.executor.world import ROOT, spec
@@ -163,6 +164,26 @@ async def test_what_another_executor_writes_reaches_the_ledger(scene: Scene):
         await scene.until(lambda: (scene.order() or {}).get("metadata", {}).get("labels", {}).get("flyte.org/completed-time"))
     assert ended.action.phase is Phase.FAILED
     assert [(attempt.attempt, attempt.error_info.code) for attempt in ended.attempts] == [(1, "Oops"), (2, "Oops")]
+
+
+async def test_what_another_executor_writes_while_the_database_is_away(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    """Is taken in when that is back: it is not overwritten meanwhile by what the ledger says."""
+    move, refused = scene.ledger.move, []
+
+    async def at_second(*args: Any, **kwargs: Any) -> list[Action]:
+        if not refused:
+            refused.append(args)
+            raise Unavailable("the database is away")
+        return await move(*args, **kwargs)
+
+    async with scene.mirror():
+        await scene.world.run()
+        await scene.is_handed_out()
+        monkeypatch.setattr(scene.ledger, "move", at_second)
+        await scene.write({"conditions": [condition("Succeeded", "Completed")]})
+        async with asyncio.timeout(20):
+            assert (await scene.world.ended(ROOT)).action.phase is Phase.SUCCEEDED
+    assert len(refused) == 1
 
 
 async def test_what_may_not_be_is_overwritten_from_the_ledger(scene: Scene):
