@@ -102,6 +102,14 @@ class Calls:
         finally:
             self._leave(task)
 
+    def endless(self) -> None:
+        """What is tracked in this task may not end by itself: ``stop`` does not wait for it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = True
+        if self.stopping:
+            self._end([task])
+
     async def stop(self, grace: float) -> None:
         """End open streams at once and unary calls after ``grace`` seconds, all with UNAVAILABLE.
 

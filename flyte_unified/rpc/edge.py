@@ -115,7 +115,6 @@ class Edge:
         for connection in tuple(self._http2):
             connection.drain()
         await self._application.calls.stop(grace)
-        await self._application.relay.close()
         await self._http1.shutdown(_CLOSING_SECONDS)
         await self._connections.close(_CLOSING_SECONDS)
         for server in self._servers:

@@ -18,6 +18,7 @@ class Exchange(abc.ABC):
     """A request to read once and a response to write once: ``respond``, or ``start``, ``write``..., ``end``."""
 
     __slots__ = (
+        "_mark",
         "base_url",
         "complete",
         "headers",
@@ -34,9 +35,10 @@ class Exchange(abc.ABC):
 
     def __init__(self, *, method: str, target: str, headers: Headers, host: str, http_version: str) -> None:
         self.method = method
-        self.path, _, self.query = target.partition("?")
+        self.path, self._mark, self.query = target.partition("?")
         """Both still percent-encoded."""
         self.headers = headers
+        """Names in lower case; values byte by byte (Latin-1), as are those of answers."""
         self.host = host
         """Host and port that the caller used; empty if it named none."""
         self.http_version = http_version
@@ -51,6 +53,21 @@ class Exchange(abc.ABC):
         """Whether the response's last bytes are on their way: after that, nothing can be added."""
         self.started = False
         """Whether the response has begun: after that, no other status can be sent."""
+
+    @property
+    def target(self) -> str:
+        """Path and query as they were sent, also where the query is empty."""
+        return f"{self.path}{self._mark}{self.query}"
+
+    @property
+    def peer(self) -> str:
+        """The address at the connection's other end; empty where it has none."""
+        return ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known that no body comes, though no header says so."""
+        return False
 
     @abc.abstractmethod
     async def read(self, limit: int) -> bytes:

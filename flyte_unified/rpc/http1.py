@@ -7,12 +7,13 @@ bodies as they came (Connect's gzip is ours to undo).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import StreamWriter
+from aiohttp.http import HttpVersion11, StreamWriter
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
 
@@ -27,6 +28,8 @@ _AT_ONCE = 256 << 10
 """Bytes given to the transport before it is asked whether the client keeps up."""
 _RAW_BYTES = 64 << 10
 _SWITCHED = 101
+_ABSOLUTE = re.compile(r"http://([^/?#]+)(.*)", re.IGNORECASE)
+"""What a client that takes us for its proxy asks for; its host goes before the Host header (RFC 9112, 3.2.2)."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -37,17 +40,25 @@ class Http1Exchange(Exchange):
 
     def __init__(self, request: web.BaseRequest, *, stall: float) -> None:
         version = request.version
+        headers = tuple([(name.decode().lower(), value.decode("latin-1")) for name, value in request.raw_headers])
+        target, host = request.raw_path, next((value for name, value in headers if name == "host"), "")
+        if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+            host, target = absolute[1], f"{'' if absolute[2].startswith('/') else '/'}{absolute[2]}"
         super().__init__(
             method=request.method,
-            target=request.raw_path,
-            headers=tuple([(name.lower(), value) for name, value in request.headers.items()]),
-            host=request.headers.get("Host", ""),
+            target=target,
+            headers=headers,
+            host=host,
             http_version=f"{version.major}.{version.minor}",
         )
         self._request = request
         self._content = request.content
         self._stall = stall
         self.response: web.StreamResponse | None = None
+
+    @property
+    def peer(self) -> str:
+        return self._request.remote or ""
 
     async def read(self, limit: int) -> bytes:
         if (self._request.content_length or 0) > limit:
@@ -93,7 +104,7 @@ class Http1Exchange(Exchange):
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
-        self.response = web.StreamResponse(status=status, headers=self._lines(headers))
+        self.response = _Streamed(status=status, headers=self._lines(headers))
         if status == _SWITCHED:
             self.response.force_close()
         await self._bounded(self.response.prepare(self._request))
@@ -134,10 +145,28 @@ class Http1Exchange(Exchange):
             transport.abort()
 
     def _lines(self, headers: Headers) -> CIMultiDict[str]:
-        lines = CIMultiDict(headers)
+        lines = CIMultiDict([(name, value if value.isascii() else _characters(value)) for name, value in headers])
         if self.reply_headers:
             lines.extend(self.reply_headers)
         return lines
+
+
+def _characters(value: str) -> str:
+    """aiohttp writes UTF-8: what is none byte by byte, is written as the characters that Latin-1 has for it."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
+class _Streamed(web.StreamResponse):
+    """Has no type unless it is given one: a browser, too, knows better than aiohttp's default."""
+
+    async def _prepare_headers(self) -> None:
+        typed = "content-type" in self.headers
+        await super()._prepare_headers()
+        if not typed:
+            self.headers.popall("content-type", None)
 
 
 class RawBytes:
@@ -183,16 +212,25 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         if status != 400:
             return super().handle_error(request, status, exc, message)
-        # A client that speaks no HTTP is none of the server's faults: nothing to log.
-        response = web.Response(status=400, text="this is no HTTP request\n")
-        response.force_close()
-        return response
+        return _refusal()  # a client that speaks no HTTP is none of the server's faults: nothing to log
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
         super().connection_lost(exc)
         self._lost()
+
+
+def _refusal() -> web.Response:
+    response = web.Response(status=400, text="this is no HTTP request\n")
+    response.force_close()
+    return response
+
+
+def _is_clear(request: web.BaseRequest) -> bool:
+    """Whether everybody sees the same end of its body: what aiohttp reads as chunks may be coded otherwise for others."""
+    coding = request.headers.get("Transfer-Encoding")
+    return coding is None or (coding.lower() == "chunked" and request.version == HttpVersion11)
 
 
 class Http1Server(web.Server):
@@ -231,6 +269,9 @@ class Http1Server(web.Server):
         connection = request.protocol
         assert isinstance(connection, _Connection)
         connection.begin()
+        if not _is_clear(request):
+            connection.busy = False
+            return _refusal()
         try:
             exchange = Http1Exchange(request, stall=self._stall_seconds)
             await self._application(exchange)

@@ -70,6 +70,10 @@ class _Body(Buffer):
     def ended(self) -> bool:
         return self._ended
 
+    @property
+    def empty(self) -> bool:
+        return self._ended and not self._chunks
+
     async def next(self, stall: float | None) -> bytes:
         """The next piece; empty at the end. Raises TimeoutError after ``stall`` seconds without any."""
         while True:
@@ -101,6 +105,15 @@ class Http2Exchange(Exchange):
         self._stall = stall
         self._ended = False
         self._torn = False
+
+    @property
+    def peer(self) -> str:
+        address = self._stream.connection.get_peer().addr()
+        return address[0] if address else ""
+
+    @property
+    def empty(self) -> bool:
+        return self._body.empty
 
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -157,7 +170,8 @@ class Http2Exchange(Exchange):
         await self._room(data=False)
         with self._sending():
             if trailers:
-                self._h2.send_headers(self._open_id(), trailers, end_stream=True)
+                lines = [(name, octets(value)) for name, value in trailers]
+                self._h2.send_headers(self._open_id(), lines, end_stream=True)
             else:
                 self._h2.end_stream(self._open_id())
         self._ended = True
@@ -183,8 +197,8 @@ class Http2Exchange(Exchange):
             if self._stream.closable:
                 self._stream.reset_nowait(ErrorCodes.NO_ERROR)
 
-    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str]]:
-        return [(":status", str(status)), *[(name.lower(), value) for name, value in (*headers, *self.reply_headers)]]
+    def _lines(self, status: int, headers: Headers) -> list[tuple[str, str | bytes]]:
+        return [(":status", str(status)), *[(name.lower(), octets(value)) for name, value in (*headers, *self.reply_headers)]]
 
     async def _data(self, data: bytes, *, end: bool) -> None:
         if self._torn:
@@ -243,6 +257,11 @@ class Http2Exchange(Exchange):
             yield
         except H2Error as error:
             raise Disconnected from error
+
+
+def octets(value: str) -> str | bytes:
+    """Of a header: h2 would write UTF-8."""
+    return value if value.isascii() else value.encode("latin-1", "replace")
 
 
 class _Streams(AbstractHandler):

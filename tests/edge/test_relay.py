@@ -19,60 +19,14 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
-from flyte_unified.core.errors import NotFound, Unavailable
-from flyte_unified.core.sites import Site, Upstream
+from flyte_unified.core.errors import Unavailable
+from flyte_unified.core.sites import Upstream
 from tests.edge.service import Service, serving
+from tests.edge.sites import Program, Programs, Refusing
 
 BIG = 9_000_000
 DEATHS = web.AppKey("deaths", list)
 FULL = web.AppKey("full", asyncio.Future)
-
-
-class Program:
-    """A site whose program listens on ``port``."""
-
-    def __init__(self, port: int, *, http2: bool = False, patience: float = 20.0, authority: str = "") -> None:
-        self._upstream = Upstream(host="127.0.0.1", port=port, http2=http2, patience=patience, authority=authority)
-        self.visitors = 0
-        self.left = asyncio.Event()
-
-    @asynccontextmanager
-    async def visit(self) -> AsyncIterator[Upstream]:
-        self.visitors += 1
-        try:
-            yield self._upstream
-        finally:
-            self.visitors -= 1
-            self.left.set()
-
-
-class Refusing:
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    @asynccontextmanager
-    async def visit(self) -> AsyncIterator[Upstream]:
-        raise self._error
-        yield
-
-
-class Programs:
-    """By the first label of a host below ``localhost``."""
-
-    def __init__(self, **sites: Site) -> None:
-        self._sites = sites
-
-    def at(self, host: str) -> Site | None:
-        label, dot, rest = host.partition(".")
-        if not dot or not rest.startswith("localhost"):
-            return None
-        return self._sites.get(label) or Refusing(NotFound(f"there is no app {label!r}"))
-
-    def below(self, path: str) -> tuple[Site, str] | None:
-        if not path.startswith("/apps/"):
-            return None
-        label, _, rest = path[len("/apps/") :].partition("/")
-        return self._sites[label], f"/{rest}"
 
 
 async def told(request: web.Request) -> web.Response:
@@ -445,7 +399,7 @@ async def test_a_get_may_have_a_body_over_http2_too(web_port: int) -> None:
         assert hashlib.sha256(b"body").hexdigest().encode() in body
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/x HTTP/1.1"), ("GET", "/x?a b"), ("G T", "/x")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/x HTTP/1.1"), ("GET", "/x?a b"), ("GET", "/ä"), ("G T", "/x")])
 async def test_what_http1_cannot_say_is_refused(web_port: int, method: str, path: str) -> None:
     """A method or a path of HTTP/2 with a blank would be another request in a program's HTTP/1.1."""
     async with serving(sites=Programs(app=Program(web_port))) as service:

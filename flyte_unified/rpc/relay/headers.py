@@ -24,6 +24,7 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+_FOR = "x-forwarded-for"
 _COOKIE_DOMAIN = re.compile(r";\s*domain=[^;]*", re.IGNORECASE)
 
 
@@ -42,20 +43,26 @@ def is_grpc(exchange: Exchange) -> bool:
 
 
 def onward(exchange: Exchange, upstream: Upstream) -> list[tuple[str, str]]:
-    """The request's headers for the program, which has to know by what name it was called: its own Host comes first."""
-    ours = ("host", "x-forwarded-host", "x-forwarded-proto")
-    proto = exchange.header("x-forwarded-proto") or "http"
-    kept = [pair for pair in _end_to_end(exchange.headers) if pair[0] not in ours]
-    return [
-        ("host", upstream.authority or exchange.host),
-        *kept,
+    """The request's headers for the program, which has to know by what name it was called: its own Host comes first.
+
+    What proxies say goes for us, not for the client, which may only have come to us through others.
+    """
+    hops = [value for name, value in exchange.headers if name == _FOR]
+    told = [
+        (_FOR, ", ".join(filter(None, (*hops, exchange.peer)))),
         ("x-forwarded-host", exchange.host),
-        ("x-forwarded-proto", proto),
+        ("x-forwarded-proto", "https" if exchange.header("x-forwarded-proto") == "https" else "http"),
     ]
+    # Programs that are told by CGI's rules, as WSGI's are, see no difference between the two letters.
+    ours = {"host", *(name for name, _ in told)}
+    kept = [pair for pair in _end_to_end(exchange.headers) if pair[0].replace("_", "-") not in ours]
+    return [("host", upstream.authority or exchange.host), *kept, *told]
 
 
 def back(headers: Headers) -> Headers:
     """The answer's headers for the client. A cookie is for the program's own host, whatever it says: others are near."""
+    if any(name.lower() == "transfer-encoding" for name, _ in headers):  # which goes before a length (RFC 9112, 6.3)
+        headers = tuple([pair for pair in headers if pair[0].lower() != "content-length"])
     return tuple(
         [
             (name, _COOKIE_DOMAIN.sub("", value) if name.lower() == "set-cookie" else value)

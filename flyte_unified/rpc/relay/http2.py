@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 import h2.events as events
 from h2.config import H2Configuration
@@ -15,12 +16,14 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 from flyte_unified.core.context import Headers
-from flyte_unified.core.errors import Unavailable
+from flyte_unified.core.errors import FlyteUnifiedError, Unavailable
 from flyte_unified.core.sites import Upstream
 from flyte_unified.rpc.exchange import Disconnected, Exchange
-from flyte_unified.rpc.relay.errors import NotThere, away, late
+from flyte_unified.rpc.http2 import octets
+from flyte_unified.rpc.relay.connect import connect, late
 from flyte_unified.rpc.relay.headers import back, onward
 
 _STREAM = 1
@@ -30,14 +33,7 @@ _CONFIG = H2Configuration(client_side=True, header_encoding="latin-1", validate_
 
 async def relay(exchange: Exchange, upstream: Upstream, *, patience: float | None) -> None:
     """``patience`` bounds the wait for an answer's beginning (seconds). Raises Disconnected, Unavailable, DeadlineExceeded."""
-    try:
-        async with asyncio.timeout(upstream.patience):
-            reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
-    except TimeoutError:
-        raise late(upstream.patience) from None
-    except OSError as error:
-        raise NotThere(str(away(error))) from error
-    stream = _Stream(reader, writer)
+    stream = _Stream(*await connect(upstream))
     exchange.patient = True
     tasks = [
         asyncio.create_task(stream.listen(), name="relayed stream, back"),
@@ -59,7 +55,7 @@ async def _send(exchange: Exchange, upstream: Upstream, stream: _Stream) -> None
         while chunk := await exchange.receive():
             await stream.send(chunk)
         await stream.finish()
-    except (Disconnected, H2Error, OSError):
+    except (Disconnected, FlyteUnifiedError, H2Error, OSError):
         stream.reset()
 
 
@@ -73,7 +69,7 @@ async def _answer(exchange: Exchange, stream: _Stream, patience: float | None) -
         raise Unavailable("the app ended the connection without an answer")
     status = int(dict(stream.headers)[":status"])
     headers = back(tuple([pair for pair in stream.headers if not pair[0].startswith(":")]))
-    if stream.headers_only:
+    if stream.headers_only and exchange.method != "HEAD":  # whose length is not that of what comes
         await exchange.respond(status, headers)
         return
     await exchange.start(status, headers)
@@ -84,13 +80,22 @@ async def _answer(exchange: Exchange, stream: _Stream, patience: float | None) -
     await exchange.end(trailers=stream.trailers)
 
 
+class _Connection(H2Connection):
+    """h2 hears nothing after a goodbye, though it is meant for streams that have not begun (RFC 9113, 6.8)."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[events.Event]]:
+        if frame.last_stream_id >= _STREAM and frame.error_code == ErrorCodes.NO_ERROR:
+            return [], []
+        return super()._receive_goaway_frame(frame)
+
+
 class _Stream:
     """The client's side of one connection with one stream."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._h2 = H2Connection(_CONFIG)
+        self._h2 = _Connection(_CONFIG)
         self._h2.initiate_connection()
         self._h2.update_settings({SettingCodes.ENABLE_PUSH: 0})
         self._room = asyncio.Event()
@@ -104,12 +109,11 @@ class _Stream:
         self.complete = False
 
     async def request(self, exchange: Exchange, upstream: Upstream) -> None:
-        target = f"{exchange.path}?{exchange.query}" if exchange.query else exchange.path
         (_, host), *headers = onward(exchange, upstream)
-        lines = [(":method", exchange.method), (":scheme", "http"), (":authority", host), (":path", target), *headers]
+        lines = [(":method", exchange.method), (":scheme", "http"), (":authority", host), (":path", exchange.target), *headers]
         if exchange.header("te") == "trailers":
             lines.append(("te", "trailers"))
-        self._h2.send_headers(_STREAM, lines)
+        self._h2.send_headers(_STREAM, [(name, octets(value)) for name, value in lines])
         await self._flush()
 
     async def send(self, data: bytes) -> None:
@@ -130,11 +134,10 @@ class _Stream:
 
     def reset(self) -> None:
         """Say that nobody waits for the answer any more."""
-        try:
+        with suppress(H2Error, OSError):
             self._h2.reset_stream(_STREAM, ErrorCodes.CANCEL)
             self._writer.write(self._h2.data_to_send())
-        except (H2Error, OSError):
-            return
+        self._end()
 
     def close(self) -> None:
         if not self.complete:
