@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 from yarl import URL
@@ -13,6 +15,16 @@ from flyte_unified.core.errors import FailedPrecondition, Unavailable
 
 _LATER = frozenset({408, 425, 429})
 """Client errors that another try may mend, as all server errors"""
+_LONGEST = 3600.0
+"""Seconds that a receiver may put us off at once"""
+
+
+class Later(Unavailable):
+    """Another try may help, after ``seconds`` at the earliest."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +52,7 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, call: Call) -> None:
-        """Raises Unavailable when another try may help, FailedPrecondition when it won't."""
+        """Raises Unavailable or Later when another try may help, FailedPrecondition when it won't."""
         try:
             url = URL(call.url)
             host = url.host or ""
@@ -57,13 +69,13 @@ class Webhooks:
                     call.method, url, headers=call.headers, data=call.body or None, allow_redirects=False
                 ) as response,
             ):
-                status = response.status
+                status, later = response.status, response.headers.get("Retry-After", "")
         except TimeoutError:
             raise Unavailable(f"{host} did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Unavailable(f"{host} could not be called: {type(error).__name__}") from None
         if status >= 500 or status in _LATER:
-            raise Unavailable(f"{host} answered {status}")
+            raise Later(f"{host} answered {status}", seconds=_seconds(later))
         if status >= 300:
             raise FailedPrecondition(f"{host} answered {status}")
 
@@ -81,3 +93,14 @@ class Webhooks:
         _, *above = host.lower().split(".")
         parents = (".".join(above[at:]) for at in range(len(above)))
         return host.lower() in self._hosts or any(f"*.{parent}" in self._hosts for parent in parents)
+
+
+def _seconds(retry_after: str) -> float:
+    """As many as the header asks for, in seconds or as a time; none where it says neither (RFC 9110, 10.2.3)."""
+    if retry_after.isdecimal():
+        return min(float(retry_after), _LONGEST)
+    try:
+        wait = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, min(wait, _LONGEST))

@@ -20,6 +20,7 @@ from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.db.api import Database
 from flyte_unified.ledger.api import Action, Conditions, Ledger, Roots
+from flyte_unified.net.webhooks import Later
 from flyte_unified.notifications import store
 from flyte_unified.notifications.model import Delivery
 from flyte_unified.notifications.outgoing import Outgoing
@@ -43,9 +44,9 @@ class Patience:
     total: float
     kept: float
 
-    def next(self, each: Delivery, now: Micros) -> Micros | None:
-        """When ``each`` is tried again after it failed; None when it is given up."""
-        wait = min(self.longest, _FIRST_WAIT * 2.0 ** min(each.tries, 32))
+    def next(self, each: Delivery, now: Micros, *, least: float = 0.0) -> Micros | None:
+        """When ``each`` is tried again after it failed, in ``least`` seconds or later; None when it is given up."""
+        wait = max(least, min(self.longest, _FIRST_WAIT * 2.0 ** min(each.tries, 32)))
         due = Micros(now + round(wait * SECOND))
         return due if due <= (each.ready_at or now) + round(self.total * SECOND) else None
 
@@ -180,7 +181,8 @@ class Postman:
 
     async def _failed(self, each: Delivery, error: Exception, told: dict[str, str]) -> None:
         final = isinstance(error, FailedPrecondition | NotFound)
-        due = None if final else self._patience.next(each, self._clock.now())
+        least = error.seconds if isinstance(error, Later) else 0.0
+        due = None if final else self._patience.next(each, self._clock.now(), least=least)
         reason = error.message if isinstance(error, FlyteUnifiedError) else type(error).__name__
         accident = None if isinstance(error, FlyteUnifiedError) else error
         await self._database.write(lambda: store.change(each, due_at=due, tries=each.tries + 1, error=reason))

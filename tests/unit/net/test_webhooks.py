@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from email.utils import formatdate
 
 import pytest
 
 from flyte_unified.core.errors import FailedPrecondition, Unavailable
-from flyte_unified.net.webhooks import Call, Webhooks
+from flyte_unified.net.webhooks import Call, Later, Webhooks
 
 
 class Answering:
@@ -17,6 +20,8 @@ class Answering:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.address = ""
+        self.retry_after = ""
+        self.left = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -31,7 +36,16 @@ class Answering:
                 if path == "/patience":
                     await reader.read()  # until its client has had enough
                     return
-                writer.write(f"HTTP/1.1 {path[1:]} X\r\nlocation: /200\r\ncontent-length: 0\r\n\r\n".encode())
+                if path == "/flood":
+                    writer.write(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
+                    with suppress(ConnectionError):
+                        while True:
+                            writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                            await writer.drain()
+                    self.left.set()
+                    return
+                later = f"retry-after: {self.retry_after}\r\n" if self.retry_after else ""
+                writer.write(f"HTTP/1.1 {path[1:]} X\r\nlocation: /200\r\n{later}content-length: 0\r\n\r\n".encode())
         finally:
             writer.close()
 
@@ -67,6 +81,38 @@ async def test_what_another_try_may_mend(server: Answering, webhooks: Webhooks, 
     """Errors of the server, no answer, and no server."""
     with pytest.raises(Unavailable, match=r"^127\.0\.0\.1 "):
         await webhooks.send(call(f"{server.address}/{path}"))
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("0", 0, 0),
+        ("9" * 5000, 3600, 3600),
+        ("-1", 0, 0),
+        ("nan", 0, 0),
+        ("soon", 0, 0),
+        (formatdate(4_000_000_000, usegmt=True), 3600, 3600),
+        (formatdate(1_000_000_000, usegmt=True), 0, 0),
+        (formatdate(time.time() + 600, usegmt=True), 400, 600),
+        ("Sun, 99 Nov 2026 08:49:37 GMT", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_may_say_when_to_try_again(
+    server: Answering, webhooks: Webhooks, status: int, retry_after: str, least: float, most: float
+) -> None:
+    """In seconds or as a time (RFC 9110, 10.2.3); an hour is the most, and what is neither says nothing."""
+    server.retry_after = retry_after
+    with pytest.raises(Later) as raised:
+        await webhooks.send(call(f"{server.address}/{status}"))
+    assert least <= raised.value.seconds <= most
+
+
+async def test_nothing_of_an_answer_is_read_but_its_status(server: Answering, webhooks: Webhooks) -> None:
+    """However long it is."""
+    await webhooks.send(call(f"{server.address}/flood"))
+    await server.left.wait()
 
 
 @pytest.mark.parametrize("path", ["302", "307", "400", "401", "404", "410"])

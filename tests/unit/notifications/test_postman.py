@@ -13,6 +13,7 @@ from flyteidl2.task import run_pb2
 from flyte_unified.core.errors import FailedPrecondition, Unavailable
 from flyte_unified.core.phases import Phase
 from flyte_unified.ledger.api import Action, Move
+from flyte_unified.net.webhooks import Later
 from flyte_unified.notifications.model import Channel, Delivery
 from tests.unit.notifications.world import KEPT, PAUSED, Receivers, World, asking, email, rule, webhook, world_of
 from tests.unit.triggers.world import InlineDatabase
@@ -72,6 +73,24 @@ async def test_what_fails_is_tried_again_with_growing_waits(world: World) -> Non
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
     assert len({key for key, _, _ in receivers.sent}) == 1
     assert await world.owed(root) == []
+
+
+async def test_a_receiver_may_ask_for_more_time(world: World) -> None:
+    """Then it has that, and the next wait is the usual one again; what it asks for may be no longer than patience lasts."""
+    root, impatient = await world.run(ASKED), await world.run(ASKED, "impatient")
+    busy = Unavailable("h answered 503")
+    receivers = Receivers(answers=[Later("h answered 429", seconds=300), busy, None, Later("h answered 503", seconds=3600)])
+    times = []
+    with structlog.testing.capture_logs():
+        async with world.leading(receivers) as (postman, _):
+            await world.end(root)
+            while len(times) < 3:
+                await asyncio.sleep(0.01)
+                times += [asyncio.get_running_loop().time()] * (len(receivers.sent) - len(times))
+            assert [round(later - earlier) for earlier, later in pairwise(times)] == [300, 2]
+            await world.end(impatient)
+            await asyncio.sleep(1)
+            assert (postman.delivered, postman.given_up) == (1, 1)
 
 
 async def test_a_delivery_is_given_up_and_stays_with_its_error(world: World) -> None:
