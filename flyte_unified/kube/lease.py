@@ -25,7 +25,7 @@ from flyte_unified.core.clock import Clock
 from flyte_unified.core.errors import FlyteUnifiedError, NotLeader
 from flyte_unified.core.tasks import to_its_end
 from flyte_unified.kube.client import Kube
-from flyte_unified.kube.errors import Conflict, Exists, Gone, KubeError, Missing
+from flyte_unified.kube.errors import Conflict, Exists, Forbidden, Gone, KubeError, Missing
 from flyte_unified.kube.kinds import LEASES, Object
 
 _log = structlog.get_logger(__name__)
@@ -89,7 +89,8 @@ class Elector:
     async def run(self, lead: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         """Until it is cancelled: wait for the lease, run ``lead(epoch)``, cancel it when the lease is lost, wait again.
 
-        When ``lead`` has ended the lease is released. What it raises is raised.
+        When ``lead`` has ended the lease is released. What it raises is raised, and so is Forbidden where we lack a right to
+        the lease: asking again gives none.
         """
         while True:
             lease = await self._acquired()
@@ -111,6 +112,8 @@ class Elector:
             except (Conflict, Exists, Gone) as error:
                 _log.debug("the lease moved on", lease=self._name, error=error.message)
             except (FlyteUnifiedError, TimeoutError) as error:
+                if isinstance(error, Forbidden) and error.right:
+                    raise
                 if not failing:
                     _log.warning("the lease is out of reach", lease=self._name, error=str(error) or "no answer in time")
                 failing = True

@@ -17,6 +17,7 @@ from flyte_unified.kube.lease import Elector, granted, remaining
 from tests.virtual_time import LoopClock
 
 virtual = pytest.mark.virtual_time
+NO_RIGHT = 'leases "leader" is forbidden: User "u" cannot get resource "leases" in API group "coordination.k8s.io"'
 
 
 class Leases:
@@ -47,6 +48,7 @@ class Way:
         self.lossy = 0.0
         self.slow = 0.0
         self.reads = 0
+        self.refused: list[errors.Forbidden] = []
         self.broken = asyncio.Event()
 
     async def _go(self) -> None:
@@ -58,6 +60,8 @@ class Way:
     async def get(self, *_: object, **__: object) -> dict[str, Any]:
         self.reads += 1
         await self._go()
+        if self.refused:
+            raise self.refused.pop()
         if self._leases.lease is None:
             raise errors.Missing("no lease")
         return copy.deepcopy(self._leases.lease)
@@ -208,6 +212,23 @@ async def test_the_first_leads_and_goes_on():
         assert other.elector.holder == "a"
         assert other.elector.epoch is None
         assert other.way.reads == 1
+
+
+@virtual
+@pytest.mark.parametrize(("message", "reads"), [(NO_RIGHT, 1), ("Unauthorized", 5)])
+async def test_a_right_that_is_missing_is_told(message: str, reads: int):
+    """To whoever stands for election: asking again does not give it. A token that is out of date is renewed."""
+    world = Leases()
+    way = Way(world)
+    way.refused = [errors.Forbidden(message, status=403)] * reads
+    elector = Elector(cast("Kube", way), name="leader", namespace="n", identity="a", clock=LoopClock())
+
+    async def lead(epoch: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(errors.Forbidden if message is NO_RIGHT else ZeroDivisionError):
+        await elector.run(lead)
+    assert not way.refused
 
 
 @virtual

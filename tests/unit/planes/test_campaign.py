@@ -17,9 +17,9 @@ REFUSED = (
 
 
 class Terms:
-    """Each fails with the next error; one that is None goes on until it fails as the one after it."""
+    """Each fails with the next error, after as many seconds as stand before it; after None it was under way."""
 
-    def __init__(self, *errors: Exception | None) -> None:
+    def __init__(self, *errors: Exception | float | None) -> None:
         self._errors = list(errors)
         self._campaign = Campaign(self._run)
         self.began: list[float] = []
@@ -34,19 +34,29 @@ class Terms:
         self.began.append(asyncio.get_running_loop().time())
         if not self._errors:
             raise asyncio.CancelledError
-        if (error := self._errors.pop(0)) is None:
-            self._campaign.under_way()
+        error = self._errors.pop(0)
+        if not isinstance(error, Exception):
+            if error is None:
+                self._campaign.under_way()
+            else:
+                await asyncio.sleep(error)
             error = self._errors.pop(0)
-        assert error is not None
+        assert isinstance(error, Exception)
         raise error
 
 
 @pytest.mark.virtual_time
 async def test_terms_that_fail_at_once_grow_rare():
-    """The pause doubles up to two minutes, and is short again after a term that had begun."""
+    """The pause doubles up to a minute, never quite the same, and is short again after a term or a long wait for one."""
     away = Away("no answer")
-    assert await Terms(*[away] * 9).all() == [2, 4, 8, 16, 32, 64, 120, 120, 120]
-    assert await Terms(away, away, away, None, away, away).all() == [2, 4, 8, 2, 4]
+    for terms, least in (
+        ([away] * 8, [2, 4, 8, 16, 32, 60, 60, 60]),
+        ([away, away, away, None, away, away], [2, 4, 8, 2, 4]),
+        ([away, away, 600.0, away, away], [2, 4, 600 + 2, 4]),
+    ):
+        pauses = await Terms(*terms).all()
+        assert [int(pause / 1.2) <= bound <= pause for pause, bound in zip(pauses, least, strict=True)] == [True] * len(least)
+        assert pauses != least
 
 
 @pytest.mark.virtual_time
