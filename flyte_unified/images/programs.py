@@ -138,7 +138,8 @@ class Programs:
             here = _answer((str(self._default), "-c", _VERSION)) or "3.12"
             raise FailedPrecondition(
                 f"the image asks for Python {version}, which is not on this machine and could not be fetched: {error.message}\n"
-                f"Install it, or ask for one that is here: Image.from_debian_base(python_version=({here.replace('.', ', ')}))"
+                f"Install Python {version} where the server's PATH leads, or ask for one that is here: "
+                f"Image.from_debian_base(python_version=({here.replace('.', ', ')}))"
             ) from error
         return _answer((*find, "--managed-python")) or version
 
