@@ -15,6 +15,7 @@ from flyteidl2.task import common_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.literals import parse
+from flyte_unified.dataside import UNREADABLE
 from flyte_unified.storage.transfer import Transfer
 
 ERROR_FILE = "_ERROR"
@@ -41,7 +42,7 @@ async def upload(
     try:
         found = [await reading.output(entry, directory, raw) for entry in outputs]
     except InvalidArgument as error:
-        await tell(transfer, to, "OutputUnreadable", error.message)
+        await tell(transfer, to, UNREADABLE, error.message)
         return error.message
     await transfer.put(f"{to}/outputs.pb", common_pb2.Outputs(literals=found).SerializeToString())
     return ""

@@ -1,9 +1,9 @@
 """How an attempt ended, decided in one place from its files and its exit, alike for process and pod. Pure.
 
-In this order: an error.pb that parses; an outputs.pb that parses and has every output of the interface (success, whatever
-the exit says: a library in the task may crash at interpreter exit, after the work is done); then exit code or signal. A task
-that promises no outputs and has no runtime of Flyte's to write their absence down, such as a Spark job of the JVM, needs but
-to exit with code 0.
+In this order: an error.pb that parses, unless all it says is what a container that failed did not leave; an outputs.pb that
+parses and has every output of the interface (success, whatever the exit says: a library in the task may crash at interpreter
+exit, after the work is done); then exit code or signal. A task that promises no outputs and has no runtime of Flyte's to write
+their absence down, such as a Spark job of the JVM, needs but to exit with code 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
+from flyte_unified.dataside import UNREADABLE
 from flyte_unified.ledger.api import Failure
 from flyte_unified.plugins.api import Exit
 
@@ -51,12 +52,12 @@ def judge(
 
     ``environment`` tells people where the task ran, and how it could run elsewhere.
     """
-    if (document := _document(error_file)) is not None:
+    certain = ending.fault is not None and ending.fault.certain
+    if (document := _document(error_file)) is not None and not (certain and document.error.code == UNREADABLE):
         return _user_error(document, environment)
     if not (runtime or outputs) and outputs_file is None and ending == Exit(code=0):
         return Succeeded()
     fault = _fault(outputs_file, outputs)
-    certain = ending.fault is not None and ending.fault.certain
     return _crash(ending, fault) if fault or certain else Succeeded()
 
 

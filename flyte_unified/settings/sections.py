@@ -311,7 +311,7 @@ class Images:
     )
     registry_secret: str = _setting("", "A Secret (`kubernetes.io/dockerconfigjson`) with which BuildKit pushes and pulls.")
     registry_insecure: bool = _setting(False, "The registry speaks plain HTTP.")
-    buildkit_image: str = _setting("moby/buildkit:rootless", "Image of rootless BuildKit.")
+    buildkit_image: str = _setting("moby/buildkit:v0.34.2-rootless", "Image of rootless BuildKit.")
     uv_image: str = _setting("ghcr.io/astral-sh/uv:0.13.4", "Image that has uv as `/uv`.")
     cpu: str = _setting("1", "What BuildKit requests.")
     memory: str = _setting("2Gi", "The same of memory.")

@@ -23,6 +23,7 @@ echo "called $*"
 cat Dockerfile
 find context -type f
 cat /etc/flyte/secrets/* 2>/dev/null || true
+! grep -q never Dockerfile || { echo "error: failed to solve: never did not complete"; exit 1; }
 """
 
 
@@ -82,8 +83,18 @@ def test_the_pod_is_an_ordinary_users(cluster: LocalCluster, first: tuple[str, s
 
     (pod,) = cluster.do(pods)
     (builder,) = pod["spec"]["containers"]
-    assert builder["image"] == "moby/buildkit:rootless"
+    assert builder["image"] == "moby/buildkit:v0.34.2-rootless"
     assert builder["securityContext"]["runAsUser"] == 1000
     assert "privileged" not in str(pod["spec"])
     names = [container["name"] for container in pod["spec"]["initContainers"]]
     assert [name.rpartition("-")[2] for name in names] == ["upload", "download", "dockerfile"]
+
+
+def test_a_build_that_fails_says_why(client: Client, place: Path, first: tuple[str, str]) -> None:
+    """The run's error is BuildKit's last words, as its log has them, and not that there is no image now."""
+    run = re.search(r"runs/(r\w+)", client.flyte("build", "imaged.py", "commanded", cwd=place, fails=True))
+    assert run
+    told = client.flyte("get", "action", run[1], "a0").replace("\n", "")
+    assert "'code': 'ContainerExited'" in told
+    assert "failed to solve: never did not complete" in told.partition("errorInfo")[2]
+    assert "failed to solve" in client.flyte("get", "logs", run[1])

@@ -2,7 +2,7 @@
 
 A container of ours before it makes the Dockerfile of the image's layers and lays out what the client sent along; one beside it
 stores the address, as for any image that knows nothing of Flyte. BuildKit is an ordinary user here, who takes namespaces of his
-own, so seccomp and AppArmor are off for him.
+own, so seccomp and AppArmor are off for him; in an annotation too, for Kubernetes 1.29.
 Source: https://github.com/moby/buildkit/blob/master/examples/kubernetes/job.rootless.yaml
 """
 
@@ -23,11 +23,17 @@ from flyte_unified.plugins.pods.reading import OURS
 _BUILD, _BUILD_PATH = "flyte-build", "/var/flyte/build"
 _LAYERS_PATH = "/home/user/.local/share/buildkit"
 _LOGIN, _LOGIN_PATH = "flyte-registry", "/home/user/.docker"
+_APPARMOR = f"container.apparmor.security.beta.kubernetes.io/{PRIMARY}"
 _SCRIPT = f"""\
 set -eu
 cd {_BUILD_PATH}
+if [ "$PLAIN_REGISTRY" ]; then
+  cat ~/.config/buildkit/buildkitd.toml > buildkitd.toml 2> /dev/null || true
+  printf '\n[registry."%s"]\nhttp = true\n' "$PLAIN_REGISTRY" >> buildkitd.toml
+  export BUILDKITD_FLAGS="$BUILDKITD_FLAGS --config={_BUILD_PATH}/buildkitd.toml"
+fi
 buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=context --local dockerfile=. \\
-  $(cat secrets) $NO_CACHE --output "type=image,name=$(cat image),push=true$REGISTRY_OPTIONS"
+  $(cat secrets) $NO_CACHE --output "type=image,name=$(cat image),push=true"
 cp image "$OUTPUTS/{OUTPUT}"
 """
 
@@ -71,6 +77,7 @@ class ImagePods:
         pod = spec.task_template.k8s_pod
         pod.primary_container_name = PRIMARY
         pod.pod_spec.update(self._pod(context))
+        pod.metadata.annotations[_APPARMOR] = "unconfined"
         return self._pods.describe(replace(context, spec=spec))
 
     def _pod(self, context: TaskContext) -> dict[str, Any]:
@@ -101,7 +108,7 @@ class ImagePods:
             "DOCKER_CONFIG": _LOGIN_PATH,
             "NO_CACHE": "--no-cache" if again else "",
             "OUTPUTS": self._data.output_path,
-            "REGISTRY_OPTIONS": ",registry.insecure=true" if self._config.insecure else "",
+            "PLAIN_REGISTRY": self._config.registry.partition("/")[0] if self._config.insecure else "",
         }
         mounts = [{"name": _BUILD, "mountPath": _BUILD_PATH}, {"name": "flyte-layers", "mountPath": _LAYERS_PATH}]
         if self._config.registry_secret:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flyteidl2.core import execution_pb2
 from flyteidl2.task import common_pb2
 
 from flyte_unified.executor.outcome import Failed, judge
@@ -37,3 +38,19 @@ def test_a_certain_fault_outweighs_outputs() -> None:
     judged = judge(ending=Exit(code=3, fault=certain), **found)  # type: ignore[arg-type]
     assert isinstance(judged, Failed)
     assert (judged.error.code, judged.failure) == ("ContainerExited", Failure.USER)
+
+
+@pytest.mark.parametrize(("told", "code"), [("OutputUnreadable", "ContainerExited"), ("ContainerError", "ContainerError")])
+def test_why_a_container_failed_outweighs_what_it_did_not_leave(told: str, code: str) -> None:
+    """Who stores its outputs finds none, and can't know why; what the container says itself is told."""
+    document = execution_pb2.ErrorDocument(error=execution_pb2.ContainerError(code=told, message="output n: left no file"))
+    fault = Fault(code="ContainerExited", message="code 3", failure=Failure.USER, certain=True)
+    judged = judge(
+        error_file=document.SerializeToString(),
+        outputs_file=None,
+        outputs=("n",),
+        ending=Exit(code=3, fault=fault),
+        environment="",
+    )
+    assert isinstance(judged, Failed)
+    assert judged.error.code == code

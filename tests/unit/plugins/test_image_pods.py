@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from flyte_unified.plugins.pods.images import ImageConfig, ImagePods
 from tests.unit.plugins.contexts import context_of
 
 DATA = DataSide(image="flyte-unified:1")
-CONFIG = ImageConfig(registry="registry.example.com/flyte", buildkit="moby/buildkit:rootless", uv="uv:1")
+CONFIG = ImageConfig(registry="registry.example.com/flyte", buildkit="moby/buildkit:v0.34.2-rootless", uv="uv:1")
 
 
 def described(config: ImageConfig = CONFIG, *, data: DataSide = DATA, **run: Any) -> Work:
@@ -75,14 +78,12 @@ def test_a_registry_may_want_a_login() -> None:
 @pytest.mark.parametrize(
     ("config", "run", "name", "value"),
     [
-        (CONFIG, {}, "REGISTRY_OPTIONS", ""),
-        (replace(CONFIG, insecure=True), {}, "REGISTRY_OPTIONS", ",registry.insecure=true"),
         (CONFIG, {}, "NO_CACHE", ""),
         (CONFIG, {"overwrite_cache": True}, "NO_CACHE", "--no-cache"),
     ],
 )
 def test_what_else_buildkit_is_told(config: ImageConfig, run: dict[str, Any], name: str, value: str) -> None:
-    """A registry without TLS; a build that is to start from nothing."""
+    """A build that is to start from nothing."""
     assert environment(builder(described(config, **run)))[name] == value
 
 
@@ -92,3 +93,36 @@ def test_resources_are_those_of_the_settings() -> None:
         "requests": {"cpu": "4", "memory": "8Gi"},
         "limits": {"cpu": "4", "memory": "8Gi"},
     }
+
+
+def test_what_a_container_may_is_buildkits_need() -> None:
+    """An ordinary user without profiles of the node: by field, and by the annotation of Kubernetes before 1.30."""
+    work = described()
+    security = builder(work)["securityContext"]
+    assert isinstance(work, Pod)
+    assert (security["runAsUser"], security["seccompProfile"]["type"]) == (1000, "Unconfined")
+    assert security["appArmorProfile"]["type"] == "Unconfined"
+    annotations = work.manifest["metadata"]["annotations"]
+    assert annotations["container.apparmor.security.beta.kubernetes.io/primary"] == "unconfined"
+
+
+@pytest.mark.parametrize(
+    ("insecure", "known"), [(True, 'debug = true\n\n[registry."registry.example.com"]\nhttp = true'), (False, "")]
+)
+def test_a_registry_may_speak_plain_http(tmp_path: Path, insecure: bool, known: str) -> None:
+    """Base images are pulled from it, too; all others have TLS. What BuildKit's image says of registries holds as well."""
+    container = builder(described(replace(CONFIG, insecure=insecure)))
+    for name in ("image", "secrets"):
+        (tmp_path / name).touch()
+    program = tmp_path / "buildctl-daemonless.sh"
+    program.write_text("#!/bin/sh\nfor flag in $BUILDKITD_FLAGS; do cat ${flag#--config=} 2>/dev/null; done; echo $*")
+    own_config = tmp_path / ".config/buildkit/buildkitd.toml"
+    own_config.parent.mkdir(parents=True)
+    own_config.write_text("debug = true\n")
+    program.chmod(0o755)
+    command = [word.replace("/var/flyte/build", str(tmp_path)) for word in container["command"]]
+    own = {"PATH": f"{tmp_path}:{os.defpath}", "HOME": str(tmp_path), "OUTPUTS": str(tmp_path)}
+    done = subprocess.run(command, env={**environment(container), **own}, capture_output=True, text=True, check=True)
+    told, _, words = done.stdout.strip().rpartition("\n")
+    assert told.strip() == known
+    assert "insecure" not in words
