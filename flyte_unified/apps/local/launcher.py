@@ -177,7 +177,10 @@ class LocalApps:
         wait = _FIRST_LOOK
         while True:
             for host in ("127.0.0.1", "::1"):
-                if await _listens(host, replica.port):
+                # A program that has the port in its own code may have been first.
+                if await _answers(host, replica.port) and await asyncio.to_thread(
+                    ports.listens, self._processes.root(_id(replica)), replica.port
+                ):
                     return self._upstream(replica, host)
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, _LAST_LOOK)
@@ -359,7 +362,7 @@ def _end(exited: Exited) -> End:
     return End(f"its memory limit was not enough ({words})" if exited.oom else words, exited.oom)
 
 
-async def _listens(host: str, port: int) -> bool:
+async def _answers(host: str, port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:

@@ -6,8 +6,11 @@ import errno
 import socket
 from contextlib import suppress
 
+import psutil
+
 from flyte_unified.apps.model import AppKey
 from flyte_unified.core.errors import Unavailable
+from flyte_unified.launchers.processes import facts
 
 _TRIES = 100
 _EVERYWHERE = (
@@ -47,6 +50,20 @@ class Ports:
         """Who has a port, for people."""
         key = self._apps.get(port)
         return f"app {key}" if key is not None else "another program on this machine"
+
+
+def listens(root: int, port: int) -> bool:
+    """Whether the process ``root``, or one that belongs to it, listens on ``port``. Of one that may not be looked into, yes."""
+    for pid in facts.tree(root, facts.table()):
+        try:
+            connections = psutil.Process(pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:
+            return True
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections):
+            return True
+    return False
 
 
 def _is_free(port: int) -> bool:

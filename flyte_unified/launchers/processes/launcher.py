@@ -128,6 +128,10 @@ class ProcessLauncher:
         """Whether ``id`` was launched or adopted and its Exited is still to come."""
         return id in self._running
 
+    def root(self, id: str) -> int:  # noqa: A002
+        """The process id of ``id``'s first process; 0 before its start is known and after its end."""
+        return self._running.get(id, 0)
+
     async def grown(self, id: str, offset: int) -> None:  # noqa: A002
         """Return when the log of ``id`` is longer than ``offset``, or its end may have come."""
         if id in self._running:

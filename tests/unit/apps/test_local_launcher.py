@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from flyte_unified.apps.local.launcher import LocalApps
+from flyte_unified.apps.local.supervisor import Replica
 from flyte_unified.apps.model import AppKey, Told
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
 from flyte_unified.launchers.processes.work import ProcessWork, WorkEvent
-from tests.unit.apps.machine import RULES, app
+from tests.unit.apps.machine import KEY, RULES, app
 from tests.unit.manual_clock import ManualClock
 
 
@@ -23,6 +26,7 @@ class Keeper:
         self.works: list[ProcessWork] = []
         self.told = asyncio.Event()
         self.forgotten: list[str] = []
+        self.looks = 0
 
     async def start(self) -> Sequence[WorkEvent]:
         return []
@@ -39,6 +43,10 @@ class Keeper:
     def running(self, id: str) -> bool:  # noqa: A002
         return bool(self.works)
 
+    def root(self, id: str) -> int:  # noqa: A002
+        self.looks += 1
+        return os.getpid() if self.looks == 3 else 0
+
     def forget(self, id: str) -> None:  # noqa: A002
         self.forgotten.append(id)
 
@@ -46,31 +54,48 @@ class Keeper:
         pass
 
 
-async def test_a_process_that_may_have_begun_keeps_its_place(tmp_path: Path) -> None:
-    """The server leaves in the middle of a launch: the next one takes the process over, in the directory that it runs in."""
-    keeper = Keeper()
-    apps = LocalApps(
+def local_apps(keeper: Keeper, directory: Path) -> LocalApps:
+    return LocalApps(
         processes=lambda heard: cast("ProcessLauncher", keeper),
-        directory=tmp_path,
+        directory=directory,
         interpreter=Path(sys.executable),
         inherited={},
         reveal=cast("Any", None),
         images=None,
         endpoint="localhost:1",
         pattern=lambda project, domain: "",
-        raw_data=str(tmp_path / "raw"),
+        raw_data=str(directory / "raw"),
         log_limit=0,
         kill_grace=0,
         rules=RULES,
         clock=ManualClock(),
     )
 
-    async def observe(key: AppKey, deployment: str, told: Told) -> None:
-        pass
 
+async def observe(key: AppKey, deployment: str, told: Told) -> None:
+    pass
+
+
+async def test_a_process_that_may_have_begun_keeps_its_place(tmp_path: Path) -> None:
+    """The server leaves in the middle of a launch: the next one takes the process over, in the directory that it runs in."""
+    keeper = Keeper()
+    apps = local_apps(keeper, tmp_path)
     await apps.start([], observe)
     apps.wanted(app("hello", least=1))
     await asyncio.wait_for(keeper.told.wait(), 10)
     await apps.close()
     assert keeper.works[0].directory.is_dir()
     assert keeper.forgotten == []
+
+
+async def test_an_app_listens_when_it_does_so_itself(tmp_path: Path) -> None:
+    """Another program may have taken its port before, and must not be asked in its place."""
+    keeper = Keeper()
+    apps = local_apps(keeper, tmp_path)
+    await apps.start([], observe)
+    apps.wanted(app("hello"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        upstream = await asyncio.wait_for(apps.listening(Replica(KEY, "", "", port, "")), 10)
+    assert (upstream.port, keeper.looks) == (port, 3)
+    await apps.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from flyte_unified.apps.local.ports import Ports
+from flyte_unified.apps.local.ports import Ports, listens
 from flyte_unified.apps.model import AppKey
 
 ONE, OTHER = AppKey("p", "d", "one"), AppKey("p", "d", "other")
@@ -46,3 +49,22 @@ def test_a_port_that_is_held_from_before_is_nobody_elses() -> None:
     ports, port = Ports(), free_port()
     ports.hold(ONE, port)
     assert ports.take(OTHER, port) != port
+
+
+def test_only_who_listens_itself_has_the_port() -> None:
+    """What a stranger says on an app's port is not the app's. A process below the app's is the app."""
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as app,
+        socket.create_server(("127.0.0.1", 0)) as stranger,
+    ):
+        assert app.stdout is not None
+        port = int(app.stdout.readline())
+        assert listens(app.pid, port)
+        assert listens(os.getpid(), port)
+        assert not listens(app.pid, stranger.getsockname()[1])
+        assert not listens(0, port)
+        app.communicate(b"\n")
+        assert not listens(app.pid, port)
