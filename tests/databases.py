@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import NullPool, create_engine, event
 
+from flyte_unified.db import schema
 from flyte_unified.db.api import Database
 from flyte_unified.db.postgres import PostgresDatabase
 from flyte_unified.db.sqlite import SQLiteDatabase
@@ -44,11 +48,30 @@ async def clear(url: str) -> None:
         await connection.close()
 
 
+def sqlite(path: Path) -> SQLiteDatabase:
+    """One with empty tables in a new file, before its start. As no test cuts the power, its disk is never waited for."""
+    path.write_bytes(_empty())
+    database = SQLiteDatabase(path)
+    event.listen(database._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    return database
+
+
+@functools.cache
+def _empty() -> bytes:
+    """A file with all tables: to make it takes longer than most tests that want one."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "flyte.db")
+        with create_engine(f"sqlite:///{path}", poolclass=NullPool).connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            schema.prepare(connection)
+        return path.read_bytes()
+
+
 @pytest.fixture
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     database: Database
     if request.param == "sqlite":
-        database = SQLiteDatabase(tmp_path / "flyte.db")
+        database = sqlite(tmp_path / "flyte.db")
     else:
         server: PostgresServer = request.getfixturevalue("postgres")
         await clear(server.url())

@@ -14,7 +14,6 @@ from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import FailedPrecondition, NotFound
 from flyte_unified.core.filters import TEXT
 from flyte_unified.core.paging import Listing, listing
-from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.kinds import SECRETS, SECRETS_BY_NAME
 from flyte_unified.plugins.pods.config import SecretRef, default_secret, secret_name
@@ -22,6 +21,7 @@ from flyte_unified.secrets.model import Sealed, Secret, SecretId, SecretKind, Va
 from flyte_unified.secrets.objects import ObjectVault
 from flyte_unified.secrets.table import TableVault
 from flyte_unified.testing.fake_kube import FakeKube
+from tests.databases import sqlite
 
 KEY = bytes(range(32))
 WIDE, DOMAIN, OWN = SecretId("", "", "key"), SecretId("", "dev", "key"), SecretId("p", "dev", "key")
@@ -54,7 +54,7 @@ async def objects(kube: Kube, namespace: str) -> AsyncIterator[ObjectVault]:
 
 @pytest.fixture
 async def table(tmp_path: Path) -> AsyncIterator[TableVault]:
-    database = SQLiteDatabase(tmp_path / "flyte.db")
+    database = sqlite(tmp_path / "flyte.db")
     await database.start()
     yield TableVault(database=database, key=KEY)
     await database.stop()

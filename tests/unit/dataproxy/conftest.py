@@ -16,10 +16,10 @@ from flyte_unified.core.errors import NotFound
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.dataproxy.downloads import Downloads
 from flyte_unified.dataproxy.uploads import Uploads
-from flyte_unified.db.sqlite import SQLiteDatabase
 from flyte_unified.ledger.api import Action, EncodedSpec, Ledger, NewRun, Run, TaskId, task_action
 from flyte_unified.storage.local import LocalStore
 from flyte_unified.storage.signing import Signer
+from tests.databases import sqlite
 
 CONTEXT = CallContext("/test", base_url="http://localhost:30080")
 ROOT = RunKey("p", "development", "r1").action("a0")
@@ -89,7 +89,7 @@ async def proxy(tmp_path: Path) -> AsyncIterator[Proxy]:
     clock = SystemClock()
     roots = {"objects": tmp_path / "objects", "bundles": tmp_path / "bundles"}
     store = LocalStore(roots, signer=Signer(b"k" * 32), clock=clock)
-    database = SQLiteDatabase(tmp_path / "flyte.db")
+    database = sqlite(tmp_path / "flyte.db")
     ledger = Ledger(database=database, clock=clock)
     specs = FakeSpecs()
 

@@ -108,9 +108,10 @@ async def test_a_full_disk_is_told_as_such(database: SQLiteDatabase) -> None:
     assert await database.read(names) == ["a", "b"]
 
 
-@pytest.mark.only_sqlite
-async def test_an_answered_write_survives_a_power_cut(database: SQLiteDatabase, tmp_path: Path) -> None:
+async def test_an_answered_write_survives_a_power_cut(tmp_path: Path) -> None:
     """The files as they are at the moment of the answer, without any goodbye, hold the write; the disk was synced for it."""
+    database = SQLiteDatabase(tmp_path / "flyte.db")
+    await database.start()
 
     def syncing() -> Work[int]:
         return int((yield text("PRAGMA synchronous")).scalar_one())
@@ -122,6 +123,7 @@ async def test_an_answered_write_survives_a_power_cut(database: SQLiteDatabase, 
         shutil.copy(tmp_path / name, found / name)
     full = 2
     assert await database.write(syncing) == full
+    await database.stop()
 
     reopened = SQLiteDatabase(found / "flyte.db")
     await reopened.start()
