@@ -21,6 +21,7 @@ from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
 from flyte_unified.apps.handlers import AppLogsHandlers, AppsHandlers, links
 from flyte_unified.apps.service import Apps
+from flyte_unified.artifacts.elsewhere import ProducedElsewhere
 from flyte_unified.artifacts.handlers import ArtifactsHandlers
 from flyte_unified.artifacts.produced import Produced
 from flyte_unified.artifacts.service import Artifacts
@@ -128,6 +129,8 @@ class Manager:
         self._artifacts = Artifacts(
             database=self._database, triggers=self._triggers, clock=clock, require_project=self.projects.check
         )
+        self._produced = Produced(artifacts=self._artifacts, clock=clock)
+        self._productions = ProducedElsewhere(produced=self._produced, ledger=self._ledger, store=self._store)
         self._cache = self._catalog(clock)
         self._secrets = TableVault(database=self._database, key=key)
         identities = Identities(name=settings.identity.name, email=settings.identity.email)
@@ -219,7 +222,8 @@ class Manager:
             ledger=self._ledger,
             store=self._store,
             catalog=self._cache,
-            produced=Produced(artifacts=self._artifacts, clock=clock),
+            produced=self._produced,
+            productions=self._productions,
             clock=clock,
             options=self._options(tokens),
             queues=self._queues,
@@ -289,9 +293,9 @@ class Manager:
         self.registry.add("flyteidl2.actions.ActionsService", ActionsHandlers(actions=actions, ledger=self._ledger))
         self.registry.add("flyteidl2.workflow.QueueService", QueueHandlers(actions=actions))
         self.registry.add("flyteidl2.workflow.StateService", StateHandlers(actions=actions, ledger=self._ledger))
-        events = EventsHandlers(ledger=self._ledger, admit=actions.admit)
+        events = EventsHandlers(ledger=self._ledger, productions=self._productions, admit=actions.admit)
         self.registry.add("flyteidl2.workflow.EventsProxyService", events)
-        internal = InternalRunsHandlers(ledger=self._ledger, actions=actions)
+        internal = InternalRunsHandlers(ledger=self._ledger, productions=self._productions, actions=actions)
         self.registry.add("flyteidl2.workflow.InternalRunService", internal)
 
     def _catalog(self, clock: Clock) -> Cache:

@@ -32,7 +32,7 @@ from flyte_unified.core.phases import Phase
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import Forbidden, Invalid, Missing
 from flyte_unified.kube.kinds import Object
-from flyte_unified.ledger.api import Action, ActionType, Everything, Ledger, Move, Retry, Subscription
+from flyte_unified.ledger.api import Action, ActionType, Beside, Everything, Ledger, Move, Productions, Retry, Subscription
 from flyte_unified.storage.api import DataStore
 
 _log = structlog.get_logger(__name__)
@@ -73,6 +73,7 @@ class Mirror:
         self,
         *,
         ledger: Ledger,
+        productions: Productions,
         kube: Kube,
         store: DataStore,
         clock: Clock,
@@ -83,6 +84,7 @@ class Mirror:
         resync: float = 600.0,
     ) -> None:
         self._ledger = ledger
+        self._productions = productions
         self._clock = clock
         self._namespace = namespace
         self._epoch = epoch
@@ -255,7 +257,8 @@ class Mirror:
             reason = f"its TaskAction {order.namespace}/{order.name} was deleted"
             await self._move(entry, row, Move(to=Phase.ABORTED, reason=reason))
         elif isinstance(step, Tell):
-            await self._move(entry, row, *step.steps)
+            steps, beside = await self._productions.of(row, step.steps)
+            await self._move(entry, row, *steps, beside=beside)
             entry.judged = order.version
         elif isinstance(step, Patch):
             return await self._write(key, entry, order, step)
@@ -307,8 +310,8 @@ class Mirror:
         self._desk.rest(key, entry.overwritten)
         return False
 
-    async def _move(self, entry: _Entry, row: Action, *steps: Move | Retry) -> None:
-        changed = await self._ledger.move(row.key, *steps, epoch=self._epoch, known=row)
+    async def _move(self, entry: _Entry, row: Action, *steps: Move | Retry, beside: Beside | None = None) -> None:
+        changed = await self._ledger.move(row.key, *steps, epoch=self._epoch, known=row, beside=beside)
         self._changed(changed[0] if changed else await self._ledger.action(row.key))
 
     async def _note(self, entry: _Entry, row: Action, message: str) -> None:

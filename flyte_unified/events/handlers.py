@@ -10,7 +10,7 @@ from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.ids import RunKey, action_key
 from flyte_unified.events.service import record
-from flyte_unified.ledger.api import Ledger
+from flyte_unified.ledger.api import Ledger, Productions
 
 
 class EventsHandlers:
@@ -19,8 +19,9 @@ class EventsHandlers:
     ``admit`` raises PermissionDenied when the caller may not speak of a run.
     """
 
-    def __init__(self, *, ledger: Ledger, admit: Callable[[Identity, RunKey], None]) -> None:
+    def __init__(self, *, ledger: Ledger, productions: Productions, admit: Callable[[Identity, RunKey], None]) -> None:
         self._ledger = ledger
+        self._productions = productions
         self._admit = admit
 
     async def record(
@@ -30,5 +31,5 @@ class EventsHandlers:
             raise InvalidArgument("events is empty")
         for index, event in enumerate(message.events):
             self._admit(ctx.identity, action_key(event.id, field=f"events[{index}].id").run_key)
-        await record(self._ledger, message.events)
+        await record(self._ledger, self._productions, message.events)
         return events_proxy_service_pb2.RecordResponse()

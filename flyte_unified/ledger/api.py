@@ -19,7 +19,7 @@ from flyte_unified.ledger.model import (
 from flyte_unified.ledger.moves import apply, error_info, first_record, record_of
 from flyte_unified.ledger.records import merge
 from flyte_unified.ledger.rows import action_from, run_from
-from flyte_unified.ledger.service import Beside, Ledger
+from flyte_unified.ledger.service import Beside, Ledger, Productions
 from flyte_unified.ledger.signals import check_signal, signal
 from flyte_unified.ledger.store import EXECUTOR
 
@@ -40,6 +40,7 @@ __all__ = [
     "Move",
     "NewRun",
     "OneAction",
+    "Productions",
     "Report",
     "Reported",
     "Retry",

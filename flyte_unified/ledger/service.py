@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from flyteidl2.task import run_pb2, task_definition_pb2
 
@@ -38,6 +38,13 @@ class Beside:
 
     work: Callable[[], Work[list[Notice]]]
     committed: Callable[[list[Notice]], None]
+
+
+class Productions(Protocol):
+    """What is written beside the successes that other executors tell of, as beside those of this one."""
+
+    async def of(self, action: Action, steps: Sequence[Move | Retry]) -> tuple[Sequence[Move | Retry], Beside | None]:
+        """``steps``, which may end ``action``, with a note of what can't be written; and what is. Raises Unavailable."""
 
 
 class Ledger:

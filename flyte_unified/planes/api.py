@@ -20,7 +20,7 @@ from flyte_unified.executor.controller import Controller
 from flyte_unified.executor.judge import Options, Produced
 from flyte_unified.executor.slots import Slots
 from flyte_unified.launchers.api import Launcher
-from flyte_unified.ledger.api import Ledger
+from flyte_unified.ledger.api import Ledger, Productions
 from flyte_unified.notifications.postman import Postman
 from flyte_unified.plugins.api import TaskContext, Work
 from flyte_unified.secrets.model import Vault
@@ -77,6 +77,7 @@ class Parts:
     store: DataStore
     catalog: Catalog
     produced: Produced
+    productions: Productions
     clock: Clock
     options: Options
     queues: Queues

@@ -154,6 +154,7 @@ class Cluster:
         kube = self._kube.guarded(partial(self._elector.check, epoch))
         mirror = Mirror(
             ledger=parts.ledger,
+            productions=parts.productions,
             kube=kube,
             store=parts.store,
             clock=parts.clock,

@@ -19,14 +19,15 @@ from flyte_unified.core.errors import FailedPrecondition, FlyteUnifiedError, Per
 from flyte_unified.core.ids import action_key
 from flyte_unified.core.phases import Phase
 from flyte_unified.events.api import of_status, record
-from flyte_unified.ledger.api import Ledger
+from flyte_unified.ledger.api import Ledger, Productions
 
 
 class InternalRunsHandlers:
     """flyteidl2.workflow.InternalRunService"""
 
-    def __init__(self, *, ledger: Ledger, actions: Actions) -> None:
+    def __init__(self, *, ledger: Ledger, productions: Productions, actions: Actions) -> None:
         self._ledger = ledger
+        self._productions = productions
         self._actions = actions
 
     async def record_action(
@@ -95,7 +96,8 @@ class InternalRunsHandlers:
         key = action_key(message.action_id)
         self._actions.admit(ctx.identity, key.run_key)
         action = await self._ledger.action(key)
-        if await self._ledger.move(key, *of_status(action, message)):
+        steps, beside = await self._productions.of(action, of_status(action, message))
+        if await self._ledger.move(key, *steps, beside=beside):
             return
         action = await self._ledger.action(key)
         if action.phase != message.status.phase:
@@ -104,7 +106,7 @@ class InternalRunsHandlers:
     async def _record_events(self, events: list[run_definition_pb2.ActionEvent], ctx: CallContext) -> None:
         for index, event in enumerate(events):
             self._actions.admit(ctx.identity, action_key(event.id, field=f"events[{index}].id").run_key)
-        await record(self._ledger, events)
+        await record(self._ledger, self._productions, events)
 
 
 async def _in_band(work: Awaitable[None]) -> status_pb2.Status:

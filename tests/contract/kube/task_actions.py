@@ -14,6 +14,7 @@ from flyteidl2.core import types_pb2
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.actions.mirror import Mirror
+from flyte_unified.artifacts.elsewhere import ProducedElsewhere
 from flyte_unified.core.errors import NotLeader
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.core.names import order_name
@@ -74,6 +75,7 @@ class Scene:
         """One from its start to its crash."""
         mirror = Mirror(
             ledger=self.ledger,
+            productions=ProducedElsewhere(produced=self.world.produced, ledger=self.ledger, store=self.world.store),
             kube=self.kube,
             store=self.world.store,
             clock=self.world.clock,

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from flyteidl2.core import execution_pb2, literals_pb2, tasks_pb2
+from flyteidl2.task import common_pb2
 from structlog.testing import capture_logs
 
 from flyte_unified.actions.resource import FINALIZER
+from flyte_unified.artifacts.model import ArtifactKey
 from flyte_unified.core.errors import Unavailable
 from flyte_unified.core.names import order_name
 from flyte_unified.core.phases import Phase
@@ -24,6 +26,7 @@ from flyte_unified.kube.kinds import TASK_ACTIONS, Object
 from flyte_unified.ledger.api import EXECUTOR, Action, Failure, Move, Retry
 from flyte_unified.testing.fake_kube import FakeKube
 from tests.contract.kube.task_actions import Scene, scene_in
+from tests.unit.artifacts.world import BLOB, file
 from tests.unit.executor.world import ROOT, spec
 
 
@@ -164,6 +167,21 @@ async def test_what_another_executor_writes_reaches_the_ledger(scene: Scene):
         await scene.until(lambda: (scene.order() or {}).get("metadata", {}).get("labels", {}).get("flyte.org/completed-time"))
     assert ended.action.phase is Phase.FAILED
     assert [(attempt.attempt, attempt.error_info.code) for attempt in ended.attempts] == [(1, "Oops"), (2, "Oops")]
+
+
+async def test_what_was_produced_elsewhere_is_registered(scene: Scene):
+    """With the success that another executor writes, by the outputs that are where the ledger expects them."""
+    task = spec()
+    task.task_template.metadata.produces_artifacts = True
+    declared = common_pb2.ProducedArtifact(output="o0", name="events", type=BLOB)
+    outputs = common_pb2.Outputs(literals=[common_pb2.NamedLiteral(name="o0", value=file())], produced_artifacts=[declared])
+    async with scene.mirror():
+        await scene.world.run(task)
+        await scene.is_handed_out()
+        await scene.world.put(ROOT, "outputs.pb", outputs.SerializeToString())
+        await scene.write({"conditions": [condition("Succeeded", "Completed")]})
+        await scene.world.ended(ROOT)
+    assert await scene.world.artifacts.known(ArtifactKey(ROOT.project, ROOT.domain, "events", "r1-a0-0")) is not None
 
 
 async def test_what_another_executor_writes_while_the_database_is_away(scene: Scene, monkeypatch: pytest.MonkeyPatch):

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flyteidl2.common import identifier_pb2
 from flyteidl2.core import catalog_pb2, execution_pb2
-from flyteidl2.workflow import events_proxy_service_pb2, run_definition_pb2
+from flyteidl2.task import common_pb2
+from flyteidl2.trigger import trigger_service_pb2
+from flyteidl2.workflow import events_proxy_service_pb2, internal_run_service_pb2, run_definition_pb2
 
+from flyte_unified.artifacts.model import ArtifactKey
 from flyte_unified.core.context import Identity
 from flyte_unified.core.errors import FlyteUnifiedError, InvalidArgument, NotFound, PermissionDenied
 from flyte_unified.core.ids import ActionKey, RunKey
 from flyte_unified.core.phases import Phase
 from flyte_unified.events.handlers import EventsHandlers
+from flyte_unified.runs.internal import InternalRunsHandlers
+from flyte_unified.triggers.api import TriggerKey
+from tests.unit.artifacts.world import BLOB, file
 from tests.unit.runs.world import A0, R1, World, context, task_spec
 
 ErrorInfo = run_definition_pb2.ErrorInfo
@@ -30,12 +37,68 @@ def failed(attempt: int, text: str = "no", *, kind: int = ErrorInfo.KIND_USER) -
 
 
 async def record(world: World, *events: run_definition_pb2.ActionEvent) -> None:
-    handlers = EventsHandlers(ledger=world.ledger, admit=world.actions.admit)
+    handlers = EventsHandlers(ledger=world.ledger, productions=world.productions, admit=world.actions.admit)
     await handlers.record(events_proxy_service_pb2.RecordRequest(events=events), context())
 
 
 async def attempts(world: World) -> list[run_definition_pb2.ActionAttempt]:
     return list((await world.ledger.details(A0)).attempts)
+
+
+async def producing(world: World) -> ArtifactKey:
+    """A run whose root declares an artifact in outputs that another wrote, and a trigger that waits for it."""
+    task = task_spec()
+    task.task_template.metadata.produces_artifacts = True
+    await world.run(spec=task)
+    declared = common_pb2.ProducedArtifact(output="o0", name="events", type=BLOB)
+    literal = common_pb2.NamedLiteral(name="o0", value=file())
+    wrong = common_pb2.ProducedArtifact(output="o0", name="a b", type=BLOB)
+    outputs = common_pb2.Outputs(literals=[literal], produced_artifacts=[declared, wrong])
+    await world.data.put(f"{world.base}/elsewhere/outputs.pb", outputs.SerializeToString())
+    automation = common_pb2.TriggerAutomationSpec(type=common_pb2.TYPE_ARTIFACT, artifact={"artifact_name": "events"})
+    request = trigger_service_pb2.DeployTriggerRequest(
+        name=identifier_pb2.TriggerName(project="p", domain="development", task_name="t", name="on"),
+        spec={"active": True, "task_version": "1"},
+        automation_spec=automation,
+    )
+    await world.triggers.deploy(request, task, by="ann")
+    return ArtifactKey("p", "development", "events", "r1-a0-0")
+
+
+@pytest.mark.parametrize("told", ["by an event", "by a status"])
+async def test_what_a_task_produced_elsewhere_is_registered(world: World, told: str) -> None:
+    """With the success, once, and a trigger fires for it once; what can't be registered is told as ever."""
+    expected = await producing(world)
+    assert await world.artifacts.known(expected) is None
+    outputs = {"output_uri": f"{world.base}/elsewhere"}
+    success = event(Phase.SUCCEEDED, outputs=outputs)
+    if told == "by an event":
+        await record(world, event(Phase.RUNNING), success)
+    else:
+        await record(world, event(Phase.RUNNING, outputs=outputs))
+        handlers = InternalRunsHandlers(ledger=world.ledger, productions=world.productions, actions=world.actions)
+        status = run_definition_pb2.ActionStatus(phase=int(Phase.SUCCEEDED), attempts=1)
+        message = internal_run_service_pb2.UpdateActionStatusRequest(action_id=A0.idl(), status=status)
+        assert (await handlers.update_action_status(message, context())).status.code == 0
+    await record(world, success)
+    found = await world.artifacts.known(expected)
+    assert found is not None
+    assert found.spec.source.task_action.action == A0.idl()
+    trigger = TriggerKey("p", "development", "t", "on")
+    offer = await world.triggers.offer(trigger)
+    assert offer is not None
+    await world.triggers.offered(trigger, offer)
+    assert await world.triggers.offer(trigger) is None
+    (attempt,) = await attempts(world)
+    assert [each.reason for each in attempt.cluster_events] == ["NotRegistered"]
+
+
+async def test_outputs_that_can_not_be_read_declare_nothing(world: World) -> None:
+    """They may be in a store of the other's own: the success is noted all the same."""
+    expected = await producing(world)
+    await record(world, event(Phase.SUCCEEDED, outputs={"output_uri": "s3://theirs/outputs"}))
+    assert (await world.ledger.action(A0)).phase is Phase.SUCCEEDED
+    assert await world.artifacts.known(expected) is None
 
 
 async def test_events_tell_an_attempts_story(world: World) -> None:
@@ -168,7 +231,7 @@ async def test_a_batch_with_a_wrong_event_is_refused(
 async def test_who_may_report(world: World) -> None:
     """A task with a run's token speaks of that run only; no events are no report."""
     await world.run()
-    handlers = EventsHandlers(ledger=world.ledger, admit=world.actions.admit)
+    handlers = EventsHandlers(ledger=world.ledger, productions=world.productions, admit=world.actions.admit)
     ctx = context()
     ctx.identity = Identity(run=RunKey("p", "development", "other"))
     with pytest.raises(PermissionDenied):

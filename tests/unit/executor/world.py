@@ -210,6 +210,10 @@ class World:
     queues: dict[str, int] = field(default_factory=dict)
     servers: list[Controller] = field(default_factory=list)
 
+    @property
+    def produced(self) -> Produced:
+        return Produced(artifacts=self.artifacts, clock=self.clock)
+
     @asynccontextmanager
     async def server(
         self, *found: Event, heard: Sequence[Event] = (), **options: object
@@ -229,7 +233,7 @@ class World:
             launcher=machine,
             slots=Slots(self.capacity, self.queues),
             caching=Caching(catalog=cache, ledger=self.ledger, store=self.store),
-            produced=Produced(artifacts=self.artifacts, clock=self.clock),
+            produced=self.produced,
             clock=self.clock,
             options=Options(
                 endpoint=lambda run: f"localhost:1/t/{run.run}",

@@ -20,7 +20,7 @@ from tests.unit.runs.world import A0, R1, World, context, integer, task_spec
 
 @pytest.fixture
 def internal(world: World) -> InternalRunsHandlers:
-    return InternalRunsHandlers(ledger=world.ledger, actions=world.actions)
+    return InternalRunsHandlers(ledger=world.ledger, productions=world.productions, actions=world.actions)
 
 
 def _record(world: World, name: str, parent: str = "a0") -> internal_pb2.RecordActionRequest:

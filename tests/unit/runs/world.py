@@ -17,6 +17,9 @@ from flyteidl2.workflow import run_service_pb2
 
 from flyte_unified.actions.recovery import Recovery
 from flyte_unified.actions.service import Actions
+from flyte_unified.artifacts.elsewhere import ProducedElsewhere
+from flyte_unified.artifacts.produced import Produced
+from flyte_unified.artifacts.service import Artifacts
 from flyte_unified.core.clock import Micros, SystemClock
 from flyte_unified.core.context import CallContext, Identity
 from flyte_unified.core.errors import NotFound
@@ -110,6 +113,13 @@ class World:
     specs: Specs
     actions: Actions
     handlers: RunsHandlers
+    artifacts: Artifacts
+    triggers: Triggers
+
+    @property
+    def productions(self) -> ProducedElsewhere:
+        produced = Produced(artifacts=self.artifacts, clock=self.clock)
+        return ProducedElsewhere(produced=produced, ledger=self.ledger, store=self.data)
 
     def files(self) -> list[str]:
         """Every object stored, below the base."""
@@ -193,11 +203,13 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
         queues=queues,
         announce=notifications.of_condition,
     )
+    triggers = Triggers(database=database, clock=clock)
+    artifacts = Artifacts(database=database, triggers=triggers, clock=clock, require_project=require_project)
     creator = Creator(
         ledger=ledger,
         data=data,
         specs=specs,
-        triggers=Triggers(database=database, clock=clock),
+        triggers=triggers,
         clock=clock,
         require_project=require_project,
         complete=ScopedSettings(
@@ -209,7 +221,7 @@ async def world_in(directory: Path, database: Database) -> AsyncIterator[World]:
     )
     handlers = RunsHandlers(ledger=ledger, creator=creator, reader=Reader(ledger=ledger, data=data))
     try:
-        yield World(clock, data, data.base("objects"), ledger, specs, actions, handlers)
+        yield World(clock, data, data.base("objects"), ledger, specs, actions, handlers, artifacts, triggers)
     finally:
         ledger.changes.close()
         await asyncio.sleep(0)
