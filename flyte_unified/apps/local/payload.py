@@ -28,7 +28,7 @@ _HTTP2 = "h2c"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     command: tuple[str, ...]
-    arguments: tuple[str, ...]
+    """With its arguments."""
     environment: Mapping[str, str]
     image: str
     port: int
@@ -37,14 +37,14 @@ class Payload:
     secrets: tuple[security_pb2.Secret, ...]
 
     def line(self, port: int) -> tuple[str, ...]:
-        """The whole command line. Where it can't have its own port, the arguments that say so say ``port``."""
+        """The whole command line. Where it can't have its own port, the words that say so say ``port``."""
         if port == self.port:
-            return (*self.command, *self.arguments)
+            return self.command
         own = re.compile(rf"(^|[=:]){self.port}$")
-        arguments = [own.sub(rf"\g<1>{port}", argument) for argument in self.arguments]
-        if _METRICS in arguments[:-1]:  # the SDK's connectors have all the same one
-            arguments[arguments.index(_METRICS) + 1] = "0"
-        return (*self.command, *arguments)
+        words = [own.sub(rf"\g<1>{port}", word) for word in self.command]
+        if _METRICS in words[:-1]:  # the SDK's connectors have all the same one
+            words[words.index(_METRICS) + 1] = "0"
+        return tuple(words)
 
     def told(self, port: int) -> dict[str, str]:
         """How it may learn of its port: ``$PORT`` (as with Knative), and what ``get_port`` of the SDK looks at."""
@@ -57,17 +57,17 @@ def payload(key: AppKey, spec: idl.Spec, *, raw_data: str) -> Payload:
     """Raises InvalidArgument for a spec that is none, FailedPrecondition for one that can't run here."""
     if spec.HasField("container"):
         container = spec.container
-        command, arguments, image = list(container.command), list(container.args), container.image
+        command, image = [*container.command, *container.args], container.image
         environment = {entry.key: entry.value for entry in container.env}
         ports = [(port.container_port, port.name) for port in container.ports]
         limit = next((e.value for e in container.resources.limits if e.name == tasks_pb2.Resources.MEMORY), "")
     else:
         found = _main(spec.pod)
-        command, arguments, image = _strings(found.get("command")), _strings(found.get("args")), str(found.get("image", ""))
+        command, image = [*_strings(found.get("command")), *_strings(found.get("args"))], str(found.get("image", ""))
         environment = {str(e["name"]): str(e.get("value", "")) for e in _entries(found.get("env")) if "valueFrom" not in e}
         ports = [(int(e["containerPort"]), str(e.get("name", ""))) for e in _entries(found.get("ports"))]
         limit = str(((found.get("resources") or {}).get("limits") or {}).get("memory", ""))
-    if not command and not arguments:
+    if not command:
         raise FailedPrecondition(
             f"app {key} runs the program of its container image, which takes a container: here an app is a local process. "
             "Say what it runs with AppEnvironment(command=...) or args=..., or with a function of your own (@env.server)"
@@ -78,7 +78,6 @@ def payload(key: AppKey, spec: idl.Spec, *, raw_data: str) -> Payload:
     known = {"rawoutputdataprefix": raw_data, "executionproject": key.project, "executiondomain": key.domain}
     return Payload(
         command=render(command, known),
-        arguments=render(arguments, known),
         environment=environment,
         image=image,
         port=port,

@@ -43,9 +43,12 @@ def test_templates_are_put_into_the_command() -> None:
         ("--size=8080x", "--size=8080x"),
     ],
 )
-def test_an_argument_that_says_the_port_says_the_one_it_has(written: str, moved: str) -> None:
+@pytest.mark.parametrize("part", ["args", "command"])
+def test_a_word_that_says_the_port_says_the_one_it_has(written: str, moved: str, part: str) -> None:
     """Where its own can't be had; else nothing is touched."""
-    found = payload(KEY, container("python", written), raw_data="")
+    spec = container()
+    getattr(spec.container, part).append(written)
+    found = payload(KEY, spec, raw_data="")
     assert found.line(9999)[-1] == moved
     assert found.line(8080)[-1] == written
     assert found.told(8080) == {"PORT": "8080"}
