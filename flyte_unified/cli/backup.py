@@ -73,7 +73,7 @@ def backup(settings: Settings, target: Path, *, objects: bool) -> None:
             dumps.dump_sqlite(settings.database_file, dump)
         unfinished = Path(directory, "archive")
         unfinished.touch(mode=0o600)
-        with tarfile.open(unfinished, "w") as archive:
+        with tarfile.open(unfinished, "w", dereference=True) as archive:  # each file of a link has its own content
             described = Path(directory, _MANIFEST)
             described.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
             _add(archive, described, _MANIFEST)
@@ -130,13 +130,24 @@ def _places(settings: Settings) -> dict[str, Path]:
 def _files(directory: Path) -> Iterator[Path]:
     for place, names, files in os.walk(directory):
         names[:] = sorted(set(names) - {_TEMPORARY})
-        yield from (Path(place, name) for name in sorted(files))
+        yield from (path for name in sorted(files) if (path := Path(place, name)).is_file())
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    """As long as it is now: a log may grow meanwhile, or be gone."""
+    """As long as it is now: a log may grow meanwhile, or be gone. What is cut off as it is read is read again."""
+    start = archive.offset
     with suppress(FileNotFoundError), path.open("rb") as file:
-        archive.addfile(archive.gettarinfo(arcname=name, fileobj=file), file)
+        while True:
+            described = archive.gettarinfo(arcname=name, fileobj=file)
+            try:
+                archive.addfile(described, file)
+                return
+            except OSError:
+                if os.fstat(file.fileno()).st_size >= described.size:
+                    raise
+            file.seek(0)
+            archive.fileobj.seek(start)
+            archive.offset = start
 
 
 def _opened(source: Path) -> tarfile.TarFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import tarfile
@@ -85,6 +86,41 @@ def test_a_backup_brings_all_back(db, tmp_path, capsys):
     assert found == {"key", "storage/p/a.pb", "bundles/b", "logs/r1.log", "flyte.db", "server.lock"}
     assert (there / "storage/p/a.pb").read_text() == "storage/p/a.pb"
     assert {stat.S_IMODE(path.stat().st_mode) for path in there.rglob("*") if path.is_file()} <= {0o600, 0o644}
+
+
+def test_files_that_change_meanwhile_are_whole_files_of_some_moment(db, tmp_path, monkeypatch):
+    """One that grows, is cut off or goes away as it is read; files that share their content, and a pipe, are no trouble."""
+    here, there, file = tmp_path / "here", tmp_path / "there", tmp_path / "flyte.tar"
+    logs = here / "logs"
+    logs.mkdir()
+    for name in ("cut", "gone", "grown", "here", "next"):
+        (logs / name).write_bytes(name.encode() * 10_000)
+    os.link(logs / "here", logs / "too")
+    os.mkfifo(logs / "pipe")
+    described = tarfile.TarFile.gettarinfo
+
+    def meanwhile(archive, *args, arcname, **more):
+        told = described(archive, *args, arcname=arcname, **more)
+        if arcname == "logs/cut" and told.size > 3000:
+            os.truncate(logs / "cut", told.size // 3)
+        elif arcname == "logs/gone":
+            (logs / "gone").unlink()
+            (logs / "next").unlink()
+        elif arcname == "logs/grown":
+            (logs / "grown").write_bytes(b"grown" * 10_000 + b"more")
+        return told
+
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", meanwhile)
+    assert db("backup", file) == 0
+    assert db("restore", file, on="there") == 0
+    found = {path.name: path.read_bytes() for path in (there / "logs").iterdir()}
+    assert found == {
+        "cut": b"cut" * 370 + b"c",
+        "gone": b"gone" * 10_000,
+        "grown": b"grown" * 10_000,
+        "here": b"here" * 10_000,
+        "too": b"here" * 10_000,
+    }
 
 
 def test_what_is_there_is_not_given_up_unasked(db, tmp_path, capsys):
