@@ -54,10 +54,11 @@ async def run(transfer: Transfer, plan: Plan, environment: Mapping[str, str]) ->
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
     finally:
-        await engine.says("rm", "--force", engine.name)
-        if note["private"]:
-            shutil.rmtree(note["private"], ignore_errors=True)
-        note_path.unlink(missing_ok=True)
+        code, _ = await engine.says("rm", "--force", engine.name)
+        if not code:  # else whoever reads the note tries again
+            if note["private"]:
+                shutil.rmtree(note["private"], ignore_errors=True)
+            note_path.unlink(missing_ok=True)
 
 
 async def _run(transfer: Transfer, plan: Plan, engine: _Engine) -> int:

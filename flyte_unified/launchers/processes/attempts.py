@@ -53,7 +53,8 @@ class ProcessAttempts:
         self._warm = warm
         self._log_limit = log_limit
         self._secrets = Secrets(reveal)
-        self._containers = Containers(engine=engine)
+        self._containers = Containers(engine=engine, left=work / "containers")
+        self._sweeping: asyncio.Task[None] | None = None
         self._needs = Needs()
         self._images = Images(images)
         self._begins: dict[WorkId, asyncio.Event] = {}
@@ -77,6 +78,7 @@ class ProcessAttempts:
     async def start(self, on_event: Callable[[Event], None]) -> list[Event]:
         self._on_event = on_event
         found = await self._processes.start()
+        self._sweeping = asyncio.create_task(self._containers.sweep(), name="containers that were left")
         if self._warm:
             await self._processes.warm_up(self._interpreter, self._surroundings.environment({}, {}, self._interpreter))
         return [self._event(event) for event in found]
@@ -172,6 +174,9 @@ class ProcessAttempts:
         await self._processes.stop(grace)
 
     async def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
         await self._processes.close()
 
     def _heard(self, event: WorkEvent) -> None:

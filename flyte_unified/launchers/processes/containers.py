@@ -2,7 +2,8 @@
 
 The keeper owns that program like any task's, with what it starts; so logs, ends and aborts are those of processes. A container
 that outlives it, as docker's do, is found by a note in the attempt's directory and removed before anything else happens to
-the action: no attempt begins beside the one before.
+the action: no attempt begins beside the one before. Where its engine fails at that, the note is kept elsewhere, and it is tried
+again before the next container and when a server starts.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from flyte_unified.dataside import HANDED, NOTE
 from flyte_unified.launchers.api import Unlaunchable
+from flyte_unified.launchers.processes.answers import answer
 from flyte_unified.launchers.processes.engines import Engine, Engines
 from flyte_unified.plugins import secrets as names
 from flyte_unified.plugins.api import Container
 
+_log = structlog.get_logger(__name__)
+
+_SECONDS = 60.0
+"""For the removal of a container; it is given some to end by itself."""
 _AROUND = 128 << 20
 """Bytes that our program and podman need themselves."""
 _ENGINES = (
@@ -46,10 +53,11 @@ class Contained(NamedTuple):
 
 
 class Containers:
-    """``engine`` as in the settings."""
+    """``engine`` as in the settings; ``left`` is the directory for the notes of those that could not be removed."""
 
-    def __init__(self, *, engine: str) -> None:
+    def __init__(self, *, engine: str, left: Path) -> None:
         self._engines = Engines(engine)
+        self._left = left
 
     async def prepare(
         self,
@@ -63,6 +71,7 @@ class Containers:
     ) -> Contained:
         """Raises Unlaunchable."""
         engine = await self._engines.find(environment)
+        await self.sweep()
         name = f"flyte-{hashlib.sha256(str(directory).encode()).hexdigest()[:24]}"
         private = _private(name) if files else None
         note = {"engine": engine.path, "name": name, "private": str(private or "")}
@@ -90,21 +99,50 @@ class Containers:
 
     async def remove(self, directory: Path) -> None:
         """Whatever is left of an attempt's container. Nothing for an attempt that had none."""
-        try:
-            note = json.loads((directory / NOTE).read_bytes())
-        except FileNotFoundError:
-            return
-        except ValueError:  # it comes before the container, so whoever died writing it made none
-            (directory / NOTE).unlink()
-            return
-        quiet = asyncio.subprocess.DEVNULL
-        command = (note["engine"], "rm", "--force", note["name"])
-        with suppress(FileNotFoundError):  # an engine that was taken away has nothing that runs
-            removing = await asyncio.create_subprocess_exec(*command, cwd="/", stdin=quiet, stdout=quiet, stderr=quiet)
-            await removing.wait()
-        if note["private"]:
-            await asyncio.to_thread(shutil.rmtree, note["private"], ignore_errors=True)
-        (directory / NOTE).unlink(missing_ok=True)
+        note = directory / NOTE
+        if complaint := await _removed(note):
+            kept = self._left / f"{directory.name}.json"
+            kept.parent.mkdir(exist_ok=True)
+            note.replace(kept)
+            _log.warning("a container could not be removed; it is tried again", error=complaint, note=str(kept))
+
+    async def sweep(self) -> None:
+        """Removes what could not be removed before, if that can be done now."""
+        await asyncio.gather(*map(_removed, self._left.glob("*.json")))
+
+
+async def _removed(path: Path) -> str:
+    """What is noted at ``path`` is no more, nor is the note; or the engine's complaint."""
+    note = _noted(path)
+    if note is None:
+        return ""
+    try:
+        said = await answer(note["engine"], "rm", "--force", note["name"], seconds=_SECONDS)
+        if said.code and "no such container" not in said.last_words.lower():
+            return said.last_words or f"exit {said.code}"
+    except FileNotFoundError:
+        pass  # an engine that was taken away has nothing that runs
+    except (TimeoutError, OSError) as error:
+        return str(error) or f"no answer for {_SECONDS:g} seconds"
+    await asyncio.to_thread(_discard, path, note["private"])
+    return ""
+
+
+def _noted(path: Path) -> Mapping[str, str] | None:
+    try:
+        note: Mapping[str, str] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:  # it comes before the container, so whoever died writing it made none
+        path.unlink()
+        return None
+    return note
+
+
+def _discard(path: Path, private: str) -> None:
+    if private:
+        shutil.rmtree(private, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def _watched(work: Container, engine: Engine) -> int | None:

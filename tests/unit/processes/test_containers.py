@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import structlog
 
 from flyte_unified.dataside import HANDED, NOTE
 from flyte_unified.launchers.api import Unlaunchable
@@ -21,8 +23,11 @@ class Engine:
 
     def __init__(self, directory: Path, name: str, *, answer: str = PODMAN, code: int = 0) -> None:
         directory.mkdir(exist_ok=True)
-        self.path, self._told = directory / name, directory / "told"
-        self.path.write_text(f"#!/bin/sh\necho \"$@\" >> {self._told}\necho '{answer}'\necho 'no daemon' >&2\nexit {code}\n")
+        self.path, self._told, self.complaint = directory / name, directory / "told", directory / "complaint"
+        self.path.write_text(
+            f'#!/bin/sh\necho "$@" >> {self._told}\nif [ "$1" = rm ] && cat {self.complaint} >&2; then exit 1; fi\n'
+            f"echo '{answer}'\necho 'no daemon' >&2\nexit {code}\n"
+        )
         self.path.chmod(0o755)
         self.environment = {"PATH": str(directory)}
 
@@ -33,7 +38,7 @@ class Engine:
 async def prepared(engine: Engine, directory: Path, *, gpus: tuple[int, ...] = (), **work: object) -> Contained:
     facts = {"arguments": ("go",), "environment": {}, "system": {}, "resources": Resources(), "image": "img", "outputs": "/out"}
     files = {"token": b"hush"} if work.pop("files", False) else {}
-    return await Containers(engine="").prepare(
+    return await Containers(engine="", left=directory / "left").prepare(
         Container(**{**facts, **work}),  # type: ignore[arg-type]  # fields of Container
         directory / "work",
         gpus=gpus,
@@ -83,12 +88,35 @@ async def test_secrets_as_files_are_in_memory_until_the_container_is_removed(tmp
     assert (private / "token").read_text() == "hush"
     assert private.parent.stat().st_mode & 0o777 == 0o700
     assert f"--volume={private}:/etc/flyte/secrets:ro" in words(work)
-    containers = Containers(engine="")
+    containers = Containers(engine="", left=tmp_path / "left")
     await containers.remove(tmp_path / "work")
     assert engine.told()[-1] == f"rm --force {note['name']}"
     assert not private.exists()
     told = len(engine.told())
     await containers.remove(tmp_path / "work")  # and of an attempt that had none
+    assert len(engine.told()) == told
+
+
+async def test_a_container_that_could_not_be_removed_is_not_forgotten(tmp_path: Path) -> None:
+    """Its attempt's directory may go; the next container, or the next server, tries again, until the engine has it no more."""
+    engine = Engine(tmp_path / "bin", "podman")
+    await prepared(engine, tmp_path)
+    engine.complaint.write_text("Cannot connect to the daemon")
+    containers = Containers(engine="", left=tmp_path / "left")
+    with structlog.testing.capture_logs() as log:
+        await containers.remove(tmp_path / "work")
+    assert [each["error"] for each in log] == ["Cannot connect to the daemon"]
+    shutil.rmtree(tmp_path / "work")
+    (kept,) = (tmp_path / "left").iterdir()
+    removal = f"rm --force {json.loads(kept.read_text())['name']}"
+    assert engine.told()[-1] == removal
+    await prepared(engine, tmp_path)
+    assert engine.told()[-1] == removal and kept.exists()
+    engine.complaint.write_text("Error: No such container: flyte-1")
+    await containers.sweep()
+    assert engine.told()[-1] == removal and not kept.exists()
+    told = len(engine.told())
+    await containers.sweep()
     assert len(engine.told()) == told
 
 
@@ -105,5 +133,5 @@ async def test_without_an_engine_that_answers_it_is_said_how_to_get_one(tmp_path
 async def test_a_note_that_was_cut_off_is_none(tmp_path: Path, half: str) -> None:
     """Its writer died before there was a container, and the action must not be stuck for it."""
     (tmp_path / NOTE).write_text(half)
-    await Containers(engine="").remove(tmp_path)
+    await Containers(engine="", left=tmp_path / "left").remove(tmp_path)
     assert not (tmp_path / NOTE).exists()
