@@ -100,6 +100,10 @@ class Trigger:
     def schedule(self) -> Schedule | None:
         return _schedule(self.automation)
 
+    def due(self, now: Micros) -> Micros | None:
+        """When it is to fire; None while nothing is to come."""
+        return due(self.automation_type, self.next_fire, now) if self.next_fire is not None else None
+
     def spec_message(self) -> trigger_definition_pb2.TriggerSpec:
         """The spec of this revision: deployed, and activated or paused since."""
         message = trigger_definition_pb2.TriggerSpec.FromString(self.spec)
@@ -182,6 +186,11 @@ def watches(automation: bytes, new: Appeared) -> bool:
         and wanted.version in ("", new.version)
         and all(new.partitions.get(key) == value for key, value in wanted.partitions.items())
     )
+
+
+def due(automation: int, at: Micros, now: Micros) -> Micros:
+    """What an artifact fires is due since it was noted, though it may have been by a clock that was ahead."""
+    return min(at, now) if automation == Automation.TYPE_ARTIFACT else at
 
 
 def _first(trigger: Trigger, now: Micros) -> Micros | None:

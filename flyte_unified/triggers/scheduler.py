@@ -149,7 +149,7 @@ class Scheduler:
 
     async def _read_one(self, key: TriggerKey) -> None:
         trigger = await self._triggers.latest(key)
-        self._plan(key, trigger.next_fire if trigger is not None else None)
+        self._plan(key, trigger.due(self._clock.now()) if trigger is not None else None)
 
     def _plan(self, key: TriggerKey, at: Micros | None) -> None:
         if key in self._firing:
@@ -225,7 +225,7 @@ class Scheduler:
     async def _step(self, key: TriggerKey) -> None:
         trigger = await self._triggers.latest(key)
         now = self._clock.now()
-        if trigger is None or (due := trigger.next_fire) is None or due > now:
+        if trigger is None or (due := trigger.due(now)) is None or due > now:
             return
         if trigger.automation_type is Automation.TYPE_ARTIFACT:
             await self._fire_for_artifact(trigger)

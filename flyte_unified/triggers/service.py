@@ -173,8 +173,8 @@ class Triggers:
         return lambda: self._subscribers.remove(told)
 
     async def scheduled(self) -> list[tuple[TriggerKey, Micros]]:
-        """All that are to fire, by when."""
-        return await self._database.read(store.scheduled)
+        """All that are to fire, and when."""
+        return await self._database.read(lambda: store.scheduled(self._clock.now()))
 
     async def latest(self, key: TriggerKey) -> Trigger | None:
         """The latest revision, a deleted one too."""

@@ -15,7 +15,7 @@ from flyte_unified.db import lists
 from flyte_unified.db.api import Work
 from flyte_unified.db.tables import runs, trigger_offers, trigger_revisions, triggers
 from flyte_unified.db.upsert import insert_new
-from flyte_unified.triggers.model import Appeared, Automation, Change, Offer, Trigger, TriggerKey, goes_on, watches
+from flyte_unified.triggers.model import Appeared, Automation, Change, Offer, Trigger, TriggerKey, due, goes_on, watches
 
 _KEY = ("project", "domain", "task", "name")
 _FIELDS = (
@@ -112,7 +112,7 @@ _ADVANCE = (
     .returning(triggers.c.revision)
 )
 _SCHEDULED = (
-    select(*(triggers.c[name] for name in _KEY), triggers.c.next_fire)
+    select(*(triggers.c[name] for name in _KEY), triggers.c.automation_type, triggers.c.next_fire)
     .where(triggers.c.next_fire.is_not(None))
     .order_by(triggers.c.next_fire)
 )
@@ -201,10 +201,10 @@ def history(key: TriggerKey, listing: Listing) -> Work[tuple[list[Trigger], str]
     return [_trigger(row) for row in rows], token
 
 
-def scheduled() -> Work[list[tuple[TriggerKey, Micros]]]:
-    """All that are to fire, by when."""
+def scheduled(now: Micros) -> Work[list[tuple[TriggerKey, Micros]]]:
+    """All that are to fire, and when."""
     rows = (yield _SCHEDULED).all()
-    return [(TriggerKey._make(row[:4]), row.next_fire) for row in rows]
+    return [(TriggerKey._make(row[:4]), due(row.automation_type, row.next_fire, now)) for row in rows]
 
 
 def advance(key: TriggerKey, done: Micros, to: Micros | None) -> Work[bool]:

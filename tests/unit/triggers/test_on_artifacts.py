@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flyteidl2.artifact import artifact_pb2
@@ -18,8 +18,9 @@ from flyte_unified.core.errors import FailedPrecondition, InvalidArgument, Unava
 from flyte_unified.triggers import offers
 from flyte_unified.triggers.api import TriggerKey
 from tests.unit.artifacts.world import BLOB, MONDAY, at, file, made_by, partitions
+from tests.unit.triggers.conftest import ShiftedClock
 from tests.unit.triggers.test_scheduler import pass_by, running
-from tests.unit.triggers.world import DOMAIN, PROJECT, TASK, World, cron, integer, task_spec
+from tests.unit.triggers.world import DOMAIN, MINUTE, PROJECT, TASK, World, cron, integer, task_spec
 
 pytestmark = pytest.mark.virtual_time
 
@@ -90,6 +91,22 @@ async def test_what_a_run_is_told(timed: World) -> None:
     assert (inputs["found"].scalar.blob.uri, inputs["found"].artifact_id.version) == ("/data/1", "1")
     assert inputs["day"].scalar.primitive.datetime.seconds == MONDAY
     assert (inputs["region"].scalar.primitive.string_value, inputs["b"]) == ("eu", integer(5))
+
+
+async def test_a_clock_that_was_ahead(timed: World) -> None:
+    """A version is fired when it is there, though that of its time, and of those before it, is still to come."""
+    await waiting(timed)
+    clock = cast("ShiftedClock", timed.clock)
+    clock.ahead = 8 * 60 * MINUTE
+    await publish(timed, "1")
+    clock.ahead = 0
+    async with running(timed.scheduler()):
+        await pass_by(1)
+        assert versions(timed) == ["1"]
+        await publish(timed, "2")
+        await publish(timed, "3")
+        await pass_by(1)
+    assert versions(timed) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
