@@ -1,4 +1,7 @@
-"""A real Postgres server for tests: Debian's, in a temporary directory, on a free port, with ``fsync`` on."""
+"""A real Postgres server for tests: Debian's, in a temporary directory, on a free port.
+
+It never waits for the disk: tests kill processes, and what those wrote the system keeps.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class PostgresServer:
 
     def start(self) -> None:
         self._port = self._port or _free_port()  # not before it is needed: other tests look for free ports too
-        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories="
+        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories= -c fsync=off"
         self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._directory}/log", f"--options={options}")
 
     def stop(self, mode: str = "fast") -> None:
