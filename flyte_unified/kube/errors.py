@@ -17,7 +17,8 @@ from flyte_unified.core.errors import Code, FlyteUnifiedError
 
 _TEXT = 500
 """Characters of an answer that is no Status which a message shows."""
-
+_NOT_OF_THE_KIND = "failed to create typed patch object"
+"""Of what is applied, and has a field or a type that its kind does not: the answer is 500, as if asking again could help."""
 
 _RIGHT = re.compile(
     r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
@@ -155,14 +156,16 @@ def from_status(doing: str, told: Mapping[str, Any], *, status: int = 0, retry_a
         retry_after = float(about["retryAfterSeconds"])
     words = " ".join(str(word) for word in (status, reason) if word)
     message = f"{doing}: {words}: {told.get('message') or 'the server did not say why'}"
-    return _class(status, reason)(message, status=status, reason=reason, retry_after=retry_after, about=about)
+    return _class(status, reason, message)(message, status=status, reason=reason, retry_after=retry_after, about=about)
 
 
-def _class(status: int, reason: str) -> type[KubeError]:
+def _class(status: int, reason: str, message: str) -> type[KubeError]:
     if reason == "AlreadyExists":
         return Exists
     if reason in {"Expired", "Gone"}:
         return Gone
+    if _NOT_OF_THE_KIND in message:
+        return Invalid
     return Away if status >= 500 else _BY_STATUS.get(status, KubeError)
 
 

@@ -187,6 +187,18 @@ async def test_any_server_wakes(run: Run) -> None:
     await run(test)
 
 
+async def test_what_is_no_pod(run: Run) -> None:
+    """A field that no pod has is the app's failure, in the API server's words."""
+
+    async def test(stage: Stage) -> None:
+        stage.put(app_of(KEY, pod={"podSpec": {"containers": [{"name": "app", "image": "i", "colour": "red"}]}}))
+        async with stage.server(leads=True):
+            await stage.until(lambda: stage.rows[KEY].phase == Phase.DEPLOYMENT_STATUS_FAILED)
+        assert ".containers[0].colour: field not declared in schema" in stage.told[-1].message
+
+    await run(test)
+
+
 async def test_the_size(run: Run) -> None:
     """Between the least and the most it is as somebody scaled it; what else is changed of a Deployment is mended."""
 

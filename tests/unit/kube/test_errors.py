@@ -40,6 +40,13 @@ def test_status_and_reason_decide_the_class(status: int, reason: str, expected: 
     assert error.message == f"get pods n/a: {f'{status} {reason}'.strip()}: so it is"
 
 
+def test_an_apply_of_what_the_kind_does_not_have():
+    """API servers call it their own failure (500), whatever is asked again."""
+    told = "failed to create typed patch object (n/a; apps/v1, Kind=Deployment): .spec.colour: field not declared in schema"
+    error = refused("patch deployments n/a", 500, orjson.dumps({"kind": "Status", "code": 500, "message": told}))
+    assert type(error) is errors.Invalid
+
+
 def test_a_watch_tells_its_end_in_the_same_words():
     """The Status comes as an event there, without an HTTP status."""
     error = from_status("watch pods n", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})
