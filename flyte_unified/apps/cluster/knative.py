@@ -19,7 +19,7 @@ from flyte_unified.core.clock import seconds
 from flyte_unified.kube.kinds import KNATIVE_SERVICES, Object
 from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.config import PodConfig
-from flyte_unified.plugins.pods.serving import port_of
+from flyte_unified.plugins.pods.serving import port_of, understood
 
 _SCALING = "autoscaling.knative.dev/"
 _DEADLINE = "serving.knative.dev/progress-deadline"
@@ -36,7 +36,8 @@ _OWN = ("restartPolicy", "terminationGracePeriodSeconds")
 def manifest(app: App, *, namespace: str, idle: float, surroundings: Surroundings, config: PodConfig) -> Object:
     """As it is to be applied. ``idle`` is in seconds, for an app that says nothing else. Raises InvalidArgument."""
     metadata, pod = parts(app, namespace=namespace, surroundings=surroundings, config=config)
-    _fit(pod.primary_container())
+    with understood():
+        _fit(pod.primary_container())
     spec = {name: value for name, value in pod.spec.items() if name not in _OWN}
     if app.spec.timeouts.HasField("request_timeout"):
         spec["timeoutSeconds"] = min(max(1, ceil(seconds(app.spec.timeouts.request_timeout))), _HOUR)

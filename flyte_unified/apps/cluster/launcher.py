@@ -29,9 +29,8 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.kube.informer import pause
 from flyte_unified.kube.kinds import DEPLOYMENTS, KNATIVE_SERVICES, Object
-from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.config import PodConfig
-from flyte_unified.plugins.pods.serving import port_of
+from flyte_unified.plugins.pods.serving import asked_at
 
 _log = structlog.get_logger(__name__)
 _HTTP2 = "h2c"
@@ -237,8 +236,7 @@ class ClusterApps:
 
     def _upstream(self, key: AppKey, pod: Object, *, host: str, port: int = 0) -> Upstream:
         """``pod`` may be a template. Without a ``port`` it is asked at its own."""
-        main = reading.primary_name(pod)
-        own, protocol = port_of(next(one for one in pod["spec"]["containers"] if one["name"] == main))
+        own, protocol = asked_at(pod)
         app = self._apps.get(key)
         patience = seconds(app.spec.timeouts.request_timeout) if app is not None else 0.0
         return Upstream(host=host, port=port or own, http2=protocol == _HTTP2, patience=patience or self._rules.request)

@@ -18,7 +18,7 @@ from flyte_unified.plugins.container import APPS
 from flyte_unified.plugins.pods import reading
 from flyte_unified.plugins.pods.build import Template
 from flyte_unified.plugins.pods.config import PodConfig
-from flyte_unified.plugins.pods.serving import Served, port_of, serving
+from flyte_unified.plugins.pods.serving import Served, port_of, serving, understood
 
 APP = "flyte.org/app"
 """The label of all that belongs to an app, with its object's name; the annotation that says which app."""
@@ -33,6 +33,8 @@ TOUCHES = 4
 _MAIN = "app"
 """What the SDK calls a pod's primary container."""
 _DIGITS = 12
+_LINGERS = 3
+"""Seconds from the word that a pod ends to its program's hearing it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,8 @@ def manifests(
     key, name = app.key, name_of(app.key)
     metadata, pod = parts(app, namespace=namespace, surroundings=surroundings, config=config)
     port, protocol = port_of(pod.primary_container())
+    with understood():
+        _linger(pod)
     template = {"metadata": {"labels": pod.labels, "annotations": pod.annotations}, "spec": pod.spec}
     deployment = {
         "apiVersion": DEPLOYMENTS.api_version,
@@ -120,6 +124,13 @@ def manifests(
         },
     }
     return deployment, service
+
+
+def _linger(pod: Template) -> None:
+    """Who is on the way to a pod still finds its program; after that nobody is."""
+    seconds = min(_LINGERS, pod.spec.get("terminationGracePeriodSeconds", _LINGERS))
+    if seconds:
+        pod.primary_container().setdefault("lifecycle", {}).setdefault("preStop", {"sleep": {"seconds": seconds}})
 
 
 def _served(app: App, namespace: str, labels: Mapping[str, str], surroundings: Surroundings) -> Served:

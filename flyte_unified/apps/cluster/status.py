@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flyte_unified.apps.cluster.manifests import DEPLOYED, annotation, deployed, is_ready
 from flyte_unified.apps.model import App, Phase, Substate, Told
 from flyte_unified.kube.kinds import Object
 from flyte_unified.plugins.pods import reading
+from flyte_unified.plugins.pods.serving import asked_at
 from flyte_unified.plugins.pods.waiting import PULLS
 
 _CRASHES = "CrashLoopBackOff"
@@ -44,10 +46,21 @@ def starting(app: App, current: Sequence[Object], *, failed: Told | None) -> Tol
     if any(_pulls(pod) for pod in current):  # once more: it may pass, and it may not
         return None
     if failed is not None:
-        return failed
+        return _why(app, current, failed)
     if app.substate in _WOKEN:
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.SCALING_FROM_ZERO)
     return Told(phase=_DEPLOYING, substate=Substate.INITIALIZING)
+
+
+def _why(app: App, current: Sequence[Object], failed: Told) -> Told | None:
+    """A failure that pods had no word of, but their silence. Those that were taken away have said why."""
+    if not current:
+        return failed if app.phase != _FAILED else None
+    running = next((pod for pod in current if reading.read(pod).phase == "Running"), None)
+    if running is None:
+        return failed
+    port, _ = asked_at(running)
+    return replace(failed, message=short(f"its pod runs, but is not ready at port {port}: {failed.message}"))
 
 
 def _trouble(pod: Object) -> Told | None:

@@ -7,7 +7,8 @@ only while it listens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +46,18 @@ class Served:
 
 def serving(served: Served, config: PodConfig) -> Template:
     """Raises InvalidArgument naming the field."""
-    try:
+    with understood():
         return _template(served, config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a pod is any JSON that a user wrote
-        raise InvalidArgument(f"app.spec.pod or its PodTemplate: it holds what no pod may: {error}") from error
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """What a user's pod, which is any JSON, holds and no pod may, is InvalidArgument."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InvalidArgument(f"app.spec.pod or its PodTemplate: it holds what no pod may: {told}") from error
 
 
 def port_of(container: Mapping[str, Any]) -> tuple[int, str]:
@@ -56,6 +65,12 @@ def port_of(container: Mapping[str, Any]) -> tuple[int, str]:
     for port in reading.mappings(container.get("ports")):
         return int(port["containerPort"]), reading.text(port.get("name"))
     return PORT, ""
+
+
+def asked_at(pod: Mapping[str, Any]) -> tuple[int, str]:
+    """The same of a pod, or of a template."""
+    main = reading.primary_name(pod)
+    return port_of(next(one for one in pod["spec"]["containers"] if one["name"] == main))
 
 
 def _template(served: Served, config: PodConfig) -> Template:

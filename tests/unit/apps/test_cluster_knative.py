@@ -17,7 +17,7 @@ from yarl import URL
 from flyte_unified.apps.cluster.knative import address, manifest, status
 from flyte_unified.apps.cluster.launcher import ClusterApps
 from flyte_unified.apps.cluster.manifests import manifests, name_of
-from flyte_unified.apps.model import App, Phase, Substate
+from flyte_unified.apps.model import App, AppKey, Phase, Substate
 from flyte_unified.core.errors import InvalidArgument, Unavailable
 from flyte_unified.core.sites import Site
 from flyte_unified.kube.client import Kube
@@ -65,7 +65,7 @@ def test_the_object() -> None:
     assert pods["metadata"]["annotations"]["serving.knative.dev/progress-deadline"] == "300s"
     assert main["ports"] == [{"containerPort": 9000, "name": "h2c"}]
     assert theirs["spec"].keys() - pods["spec"].keys() == {"restartPolicy", "terminationGracePeriodSeconds"}
-    assert other.keys() - main.keys() == {"readinessProbe"}
+    assert other.keys() - main.keys() == {"readinessProbe", "lifecycle"}
     assert {one["name"] for one in other["env"]} - {one["name"] for one in main["env"]} == {"PORT"}
     assert main["resources"] == other["resources"]
     assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
@@ -113,6 +113,22 @@ def test_what_is_no_quantity() -> None:
     """It is refused in words that name it."""
     with pytest.raises(InvalidArgument, match=r"resources.limits.cpu"):
         made(app_of(container={**CONTAINER, "resources": {"limits": [{"name": "CPU", "value": "much"}]}}))
+
+
+@pytest.mark.parametrize("junk", [{"readinessProbe": "often"}, {"env": [{}]}, {"ports": [{"containerPort": "many"}]}])
+async def test_what_is_no_pod(junk: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever a user wrote there, it is the app's failure and not the server's, and no other app waits for it."""
+    other = AppKey("p", "d", "other")
+    async with FakeKube.running() as cluster:
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
+        kubeconfig = cluster.kubeconfig(tmp_path / "kubeconfig")
+        async with Stage(cluster, kubeconfig).open() as stage, played(stage, kubeconfig, 1):
+            stage.put(app_of(KEY, pod={"podSpec": {"containers": [{"name": "app", "image": "i", **junk}]}}))
+            stage.put(app_of(other, container=WEB))
+            async with stage.server(leads=True):
+                await stage.until(lambda: stage.rows[KEY].phase == FAILED and stage.rows[other].phase == ACTIVE)
+            (told,) = (one for one in stage.told if one.phase == FAILED)
+            assert "it holds what no pod may" in told.message
 
 
 def service(ready: str = "", message: str = "", *, seen: int = 1, **told: Any) -> Object:

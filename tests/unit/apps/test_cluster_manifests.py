@@ -110,6 +110,16 @@ def test_the_operators_settings() -> None:
     assert "safe-to-evict" not in str(template["metadata"]["annotations"])
 
 
+@pytest.mark.parametrize(("grace", "lingers"), [(None, 3), (2, 2), (60, 3)])
+def test_the_end_of_a_pod(grace: int | None, lingers: int) -> None:
+    """Its program is told some seconds after everybody else, so that nobody is sent there any more; a hook of its own stays."""
+    deployment, _ = made(app_of(), grace=grace)
+    assert main_of(deployment)["lifecycle"] == {"preStop": {"sleep": {"seconds": lingers}}}
+    hook = {"preStop": {"exec": {"command": ["drain"]}}}
+    deployment, _ = made(app_of(pod={"podSpec": {"containers": [{"name": "app", "image": "i", "lifecycle": hook}]}}))
+    assert main_of(deployment)["lifecycle"] == hook
+
+
 def test_secrets_are_references() -> None:
     """Of the app's scope, as variables and as files."""
     secrets = [{"key": "token", "envVar": "TOKEN"}, {"key": "cert", "mountRequirement": "FILE"}]

@@ -103,6 +103,17 @@ def test_what_a_deployment_says(condition: dict[str, str], words: str) -> None:
     assert running is not None and running.phase == ACTIVE
 
 
+def test_nobody_listens() -> None:
+    """The port of one whose pod runs and was not ready in time is told, and still is when its pods are taken away."""
+    deployment = {"status": {"conditions": [{"type": "Progressing", "status": "False", "message": "has timed out"}]}}
+    deaf = pod({"state": {"running": {}}})
+    deaf["status"]["phase"] = "Running"
+    deaf["spec"]["containers"][0]["ports"] = [{"containerPort": 9000}]
+    told = status(APP, deployment, [deaf], asleep=False)
+    assert told == Told(phase=FAILED, message="its pod runs, but is not ready at port 9000: has timed out")
+    assert status(after(FAILED), deployment, [], asleep=False) is None
+
+
 def test_sleep_and_waking() -> None:
     """Asleep without pods; woken until one is ready, which is no new deployment."""
     asleep = status(APP, {"status": {}}, [], asleep=True)
