@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,17 +124,22 @@ class LocalApps:
         supervisor = self._supervisors.get(key)
         if supervisor is None:
             raise NotFound(f"there is no app {key}")
-        seen: set[str] = set()
+        read: dict[str, int] = {}
         while True:
             turn = supervisor.turn
-            kept = await asyncio.to_thread(self._kept, key)
-            new = [name for name in kept if name not in seen and replica in ("", name)]
-            if replica and not seen and not new:
+            kept = [name for name in await asyncio.to_thread(self._kept, key) if replica in ("", name)]
+            if replica and not read and not kept:
                 raise NotFound(f"app {key} has no replica {replica!r}, or not its log any more")
-            for name in new:
-                seen.add(name)
-                async for output in self._output(supervisor, name):
-                    yield output
+            new = [name for name in kept if name not in read]
+            # The newest again: it may have been read while its process was about to be known.
+            for name in new or kept[-1:]:
+                if name in new:
+                    read[name] = 0
+                    yield Output(name)
+                async with aclosing(self._batches(supervisor, name, read[name])) as batches:
+                    async for batch in batches:
+                        read[name] = batch.offset
+                        yield Output(name, list(_lines(batch.lines)))
             if new:
                 continue
             if replica or not supervisor.active:
@@ -334,14 +339,12 @@ class LocalApps:
             for path in self._logs(key).glob(f"{name}.log*"):
                 path.unlink(missing_ok=True)
 
-    async def _output(self, supervisor: Supervisor, name: str) -> AsyncGenerator[Output]:
+    def _batches(self, supervisor: Supervisor, name: str, offset: int) -> AsyncGenerator[logs.Batch]:
         current = supervisor.replica
         work = _id(current) if current is not None and current.name == name else ""
         path = self._logs(supervisor.app.key) / f"{name}.log"
         running, grown = partial(self._processes.running, work), partial(self._processes.grown, work)
-        yield Output(name)
-        async for batch in logs.follow(path, running=running, grown=grown):
-            yield Output(name, list(_lines(batch.lines)))
+        return logs.follow(path, running=running, grown=grown, offset=offset)
 
 
 def _id(replica: Replica) -> str:

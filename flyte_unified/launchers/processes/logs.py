@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ async def follow(
     running: Callable[[], bool],
     grown: Callable[[int], Awaitable[None]],
     offset: int = 0,
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch]:
     """Batches from ``offset`` until the task has ended and all is read.
 
     ``running`` says whether the task may still write, ``grown`` returns when the log is longer than an offset or the

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,4 +99,52 @@ async def test_an_app_listens_when_it_does_so_itself(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         upstream = await asyncio.wait_for(apps.listening(Replica(KEY, "", "", port, "")), 10)
     assert (upstream.port, keeper.looks) == (port, 3)
+    await apps.close()
+
+
+class Starting(Keeper):
+    """Its process speaks before anybody is told that it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = asyncio.Event()
+        self.spoke = asyncio.Event()
+
+    async def launch(self, work: ProcessWork) -> None:
+        work.log.parent.mkdir(parents=True)
+        self.works.append(work)
+        self.say("early")
+        self.told.set()
+        await self.known.wait()
+
+    def running(self, id: str) -> bool:  # noqa: A002
+        return any(work.id == id for work in self.works)
+
+    def say(self, line: str) -> None:
+        with self.works[0].log.open("a") as log:
+            log.write(f"{1:016d} o {line}\n")
+        self.spoke.set()
+
+    async def grown(self, id: str, offset: int) -> None:  # noqa: A002
+        self.spoke.clear()
+        await self.spoke.wait()
+
+
+async def test_a_log_that_is_read_from_before_its_start_is_read_on(tmp_path: Path) -> None:
+    """Who follows an app while a process begins hears all that it says, once."""
+    keeper = Starting()
+    apps = local_apps(keeper, tmp_path)
+    await apps.start([], observe)
+    apps.wanted(app("hello", least=1))
+    said: list[str] = []
+    async with asyncio.timeout(10), aclosing(apps.follow(app("hello").key, "")) as outputs:
+        await keeper.told.wait()
+        async for output in outputs:
+            said += [line.text for line in output.lines]
+            if said == ["early\n"] and not keeper.known.is_set():
+                keeper.known.set()
+                asyncio.get_running_loop().call_later(0.05, keeper.say, "late")
+            elif "late\n" in said:
+                break
+    assert said == ["early\n", "late\n"]
     await apps.close()
