@@ -4,7 +4,7 @@ A connection of its own listens. A notification carries no keys, only who wrote:
 where ids are in the order of commits (see ``db.postgres``), from the last one seen. What is told is each changed action's
 row as it is by then. A connection that broke loses nothing, since reading goes on from the same id; one that was away for
 so long that rows were removed meanwhile, or that comes back to an older copy of the database, is told every action written
-since.
+since. A failover may have taken the last commits without a trace, so what is remembered beside actions is then asked anew.
 """
 
 from __future__ import annotations
@@ -133,14 +133,14 @@ class Feed:
             return
 
     async def _catch_up(self, connection: asyncpg.Connection) -> None:
-        """Nothing, if all that was missed can still be read."""
+        """No action, if all that was missed can still be read."""
+        self._notice(None)
         away = time.monotonic() - self._read_at
         latest = await connection.fetchval(_LATEST)
         if away < _KEPT / 2 and latest >= self._last:
             self._wake.set()
             return
         _log.warning("every action written meanwhile is told", seconds=away)
-        self._notice(None)
         since = int((time.time() - away - _SKEW) * SECOND)
         async with connection.transaction():
             page: list[Row] = []

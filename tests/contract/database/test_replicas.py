@@ -355,6 +355,19 @@ async def test_an_archived_project_takes_no_work_on_any_replica(pair: Pair) -> N
                 await asyncio.sleep(0)
 
 
+async def test_what_was_remembered_before_a_failover_is_asked_again(pair: Pair, session: asyncpg.Connection) -> None:
+    """The server that a connection comes back to may have lost the last commits, and says nothing of it."""
+    one, other = pair
+    await one.projects.create(idl.Project(id="p"))
+    assert await _takes(other, "p")
+    await session.execute("UPDATE projects SET state = 1")
+    assert await _takes(other, "p")
+    await session.execute(CUT_FEEDS)
+    async with asyncio.timeout(20):
+        while await _takes(other, "p"):  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0)
+
+
 async def test_a_domain_is_there_on_every_replica_or_on_none(pair: Pair) -> None:
     """Though the others had looked at them all before."""
     one, other = pair
