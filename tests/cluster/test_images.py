@@ -23,7 +23,9 @@ echo "called $*"
 cat Dockerfile
 find context -type f
 cat /etc/flyte/secrets/* 2>/dev/null || true
-! grep -q never Dockerfile || { echo "error: failed to solve: never did not complete"; exit 1; }
+grep -q never Dockerfile || exit 0
+printf '%s\\n' ------ ' > RUN touch' ------ 'error: failed to solve: never did not complete'
+exit 1
 """
 
 
@@ -91,10 +93,10 @@ def test_the_pod_is_an_ordinary_users(cluster: LocalCluster, first: tuple[str, s
 
 
 def test_a_build_that_fails_says_why(client: Client, place: Path, first: tuple[str, str]) -> None:
-    """The run's error is BuildKit's last words, as its log has them, and not that there is no image now."""
+    """The run's error is BuildKit's own account, not the progress before it, nor that there is no image now."""
     run = re.search(r"runs/(r\w+)", client.flyte("build", "imaged.py", "commanded", cwd=place, fails=True))
     assert run
     told = client.flyte("get", "action", run[1], "a0").replace("\n", "")
     assert "'code': 'ContainerExited'" in told
-    assert "failed to solve: never did not complete" in told.partition("errorInfo")[2]
+    assert "the container exited with code 1: ------\\n > RUN touch" in told.partition("errorInfo")[2]
     assert "failed to solve" in client.flyte("get", "logs", run[1])

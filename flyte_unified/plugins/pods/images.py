@@ -29,11 +29,17 @@ set -eu
 cd {_BUILD_PATH}
 if [ "$PLAIN_REGISTRY" ]; then
   cat ~/.config/buildkit/buildkitd.toml > buildkitd.toml 2> /dev/null || true
-  printf '\n[registry."%s"]\nhttp = true\n' "$PLAIN_REGISTRY" >> buildkitd.toml
+  printf '\\n[registry."%s"]\\nhttp = true\\n' "$PLAIN_REGISTRY" >> buildkitd.toml
   export BUILDKITD_FLAGS="$BUILDKITD_FLAGS --config={_BUILD_PATH}/buildkitd.toml"
 fi
-buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=context --local dockerfile=. \\
-  $(cat secrets) $NO_CACHE --output "type=image,name=$(cat image),push=true"
+{{
+  buildctl-daemonless.sh build --progress plain --frontend dockerfile.v0 --local context=context --local dockerfile=. \\
+    $(cat secrets) $NO_CACHE --output "type=image,name=$(cat image),push=true" 2>&1 || touch failed
+}} | tee log
+if [ -e failed ]; then
+  sed -n '/^------$/,$p' log > /dev/termination-log
+  exit 1
+fi
 cp image "$OUTPUTS/{OUTPUT}"
 """
 
