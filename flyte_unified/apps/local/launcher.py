@@ -181,12 +181,13 @@ class LocalApps:
     async def listening(self, replica: Replica) -> Upstream:
         wait = _FIRST_LOOK
         while True:
-            for host in ("127.0.0.1", "::1"):
-                # A program that has the port in its own code may have been first.
-                if await _answers(host, replica.port) and await asyncio.to_thread(
-                    ports.listens, self._processes.root(_id(replica)), replica.port
-                ):
-                    return self._upstream(replica, host)
+            root = self._processes.root(_id(replica))
+            for port in {replica.port, self._declared(replica)}:  # one in its own code may be free by now
+                if not await asyncio.to_thread(ports.listens, root, port):
+                    continue
+                for host in ("127.0.0.1", "::1"):
+                    if await _answers(host, port):
+                        return self._upstream(replica, host, port)
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, _LAST_LOOK)
 
@@ -208,8 +209,7 @@ class LocalApps:
     async def last_words(self, replica: Replica) -> str:
         tail = await asyncio.to_thread(_last_lines, self._log(replica))
         words = next((line for line in reversed(tail) if line), "")
-        supervisor = self._supervisors.get(replica.key)
-        declared = self._payload(supervisor.app).port if supervisor is not None else replica.port
+        declared = self._declared(replica)
         if declared == replica.port:
             return words
         return (
@@ -313,10 +313,14 @@ class LocalApps:
     def _payload(self, app: App) -> Payload:
         return payload(app.key, app.spec, raw_data=f"{self._raw_data}/{'/'.join(app.key)}")
 
-    def _upstream(self, replica: Replica, host: str) -> Upstream:
+    def _declared(self, replica: Replica) -> int:
+        supervisor = self._supervisors.get(replica.key)
+        return self._payload(supervisor.app).port if supervisor is not None else replica.port
+
+    def _upstream(self, replica: Replica, host: str, port: int) -> Upstream:
         app = self._supervisors[replica.key].app
         patience = seconds(app.spec.timeouts.request_timeout) or self._rules.request
-        return Upstream(host=host, port=replica.port, http2=self._payload(app).http2, patience=patience)
+        return Upstream(host=host, port=port, http2=self._payload(app).http2, patience=patience)
 
     # Files
 

@@ -102,6 +102,20 @@ async def test_an_app_listens_when_it_does_so_itself(tmp_path: Path) -> None:
     await apps.close()
 
 
+async def test_an_app_with_its_port_in_its_code_is_found_there(tmp_path: Path) -> None:
+    """It was told another, since somebody else had that port; by the time that it listened they were gone."""
+    keeper = Keeper()
+    apps = local_apps(keeper, tmp_path)
+    keeper.looks = 2
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hard = app("hello")
+        hard.spec.container.ports.add(container_port=server.getsockname()[1])
+        await apps.start([hard], observe)
+        upstream = await asyncio.wait_for(apps.listening(Replica(KEY, "", "", 1, "")), 10)
+        assert upstream.port == server.getsockname()[1]
+    await apps.close()
+
+
 class Starting(Keeper):
     """Its process speaks before anybody is told that it runs."""
 
