@@ -7,6 +7,7 @@ from flyte_unified.dataproxy.bundles import code_bundle
 from flyte_unified.dataproxy.inputs import KICKOFF_TIME, cache_key, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.dataproxy.logs import Line, LogTail
 from flyte_unified.dataproxy.specs import Specs, check_id, spec_in
+from flyte_unified.dataproxy.told import Told
 from flyte_unified.dataproxy.translator.values import json_of
 from flyte_unified.storage.api import join
 
@@ -19,6 +20,7 @@ __all__ = [
     "Line",
     "LogTail",
     "Specs",
+    "Told",
     "cache_key",
     "check_id",
     "check_inputs",

@@ -8,29 +8,25 @@ it was told, and passes over as many. The same count finds the place in the log 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from flyteidl2.workflow import run_definition_pb2
 
-from flyte_unified.core.clock import SECOND, Micros
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.dataproxy.logs import Line, first
+from flyte_unified.dataproxy.told import Told
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError
 from flyte_unified.kube.informer import pause
 from flyte_unified.launchers.api import WorkId
-from flyte_unified.launchers.kept_logs import NOTICE, address
+from flyte_unified.launchers.kept_logs import address
 from flyte_unified.launchers.objects.logs import Place
-from flyte_unified.launchers.objects.times import parsed, rfc3339
 from flyte_unified.ledger.api import Ledger
 from flyte_unified.storage.api import DataStore
 
-_NOTICE = NOTICE.encode()
 _BATCH = 256 * 1024
 """Bytes of a batch, and of what is read ahead."""
-_LONG = 1 << 18
-"""Bytes above which the client cuts a line in two."""
 
 
 class PodLines:
@@ -44,7 +40,7 @@ class PodLines:
 
     async def follow(self, key: ActionKey, attempt: int, over: asyncio.Event) -> AsyncGenerator[Sequence[Line]]:
         uri = address(self._base, WorkId(key, attempt))
-        told = _Told()
+        told = Told()
         failures = 0
         while True:
             ended = over.is_set()
@@ -83,7 +79,7 @@ class PodLines:
                     break
         await over.wait()
 
-    async def _stored(self, uri: str, told: _Told) -> AsyncGenerator[list[Line]]:
+    async def _stored(self, uri: str, told: Told) -> AsyncGenerator[list[Line]]:
         told.again()
         rest = b""
         async for piece in self._store.read(uri):
@@ -94,7 +90,7 @@ class PodLines:
         if batch := list(told.news([rest] if rest else [])):
             yield batch
 
-    async def _live(self, place: Place, told: _Told, over: asyncio.Event) -> AsyncGenerator[list[Line]]:
+    async def _live(self, place: Place, told: Told, over: asyncio.Event) -> AsyncGenerator[list[Line]]:
         """From the pod, until its container ends, the connection breaks, or the attempt is over.
 
         Of one that is over, what there is.
@@ -158,60 +154,6 @@ class _Stream:
             self._more.clear()
         self._room.set()
         return taken
-
-
-class _Told:
-    """What a reader was told: of the last two seconds, how many lines. Two, as output and errors overtake each other."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-        self._from = 0
-        self._to_pass = 0
-        self._at = Micros(0)
-        self._open = False
-        self._passing = False
-
-    def again(self) -> str:
-        """The lines come again from this time on (empty: all)."""
-        self._from = min(self._counts, default=0)
-        self._to_pass = sum(self._counts.values())
-        self._passing = False
-        return rfc3339(Micros(self._from * SECOND)) if self._counts else ""
-
-    def news(self, lines: Iterable[bytes]) -> Iterator[Line]:
-        """Of ``lines`` those that were not told before."""
-        for line in lines:
-            stamp, _, text = line.partition(b" ")
-            at = parsed(stamp.decode(errors="replace")) if stamp[:1].isdigit() else None
-            if at is None:  # the rest of a line that was too long
-                if not self._passing:
-                    yield self._line(line, len(line))
-                continue
-            if text.startswith(_NOTICE):
-                yield Line(at, f"{text.decode()}\n", system=True)
-                continue
-            self._passing = at // SECOND < self._from or self._to_pass > 0
-            if self._passing:
-                self._to_pass -= at // SECOND >= self._from
-                continue
-            if self._open:
-                yield Line(self._at, "\n")
-            self._at = at
-            self._count(at // SECOND)
-            yield self._line(text, len(line))
-
-    def _line(self, text: bytes, size: int) -> Line:
-        self._open = size > _LONG
-        shown = text.decode(errors="replace").removesuffix("\r") + ("" if self._open else "\n")
-        return Line(self._at, shown)
-
-    def _count(self, second: int) -> None:
-        latest = max(self._counts, default=second)
-        if second < latest - 1:
-            return
-        self._counts[second] = self._counts.get(second, 0) + 1
-        if second > latest:
-            self._counts = {known: count for known, count in self._counts.items() if known >= second - 1}
 
 
 def _place(record: run_definition_pb2.ActionAttempt) -> Place | None:

@@ -11,18 +11,16 @@ from operator import itemgetter
 from flyte_unified.apps.api import Output
 from flyte_unified.apps.cluster.view import View
 from flyte_unified.apps.model import AppKey
-from flyte_unified.core.clock import Micros
 from flyte_unified.core.errors import NotFound
-from flyte_unified.dataproxy.api import Line
+from flyte_unified.dataproxy.api import Line, Told
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.kube.informer import pause
 from flyte_unified.kube.kinds import Object
-from flyte_unified.launchers.objects.times import parsed, rfc3339
 from flyte_unified.plugins.pods import reading
 
-_AHEAD = 1000
-"""Lines read before anybody takes them."""
+_AHEAD = 64
+"""Lines, of 256 KiB at most, read before anybody takes them."""
 
 
 async def follow(kube: Kube, view: View, key: AppKey, replica: str, *, active: Callable[[], bool]) -> AsyncGenerator[Output]:
@@ -62,25 +60,25 @@ async def _tell(view: View, news: asyncio.Event) -> None:
 async def _read(
     kube: Kube, view: View, key: AppKey, name: str, lines: asyncio.Queue[tuple[str, Line]], news: asyncio.Event
 ) -> None:
-    """Until there is no such pod. A connection that broke is made again where it left off: nodes go by whole seconds."""
-    last, failures, seen = Micros(0), 0, ""
+    """Until there is no such pod. A connection that broke is made again where it left off."""
+    told, read, seen, failures = Told(), "", "", 0
     try:
         while (pod := view.pod(key, name)) is not None:
-            turn, container, known = view.turn, reading.primary_name(pod), last
+            turn, container = view.turn, reading.primary_name(pod)
             run, running = _run(pod, container)
             if not run or (run == seen and not running):
                 await turn.wait()
                 continue
-            since = rfc3339(known) if known else ""
-            stream = kube.logs(name, namespace=view.place(key), container=container, follow=True, since_time=since)
+            if run != read:
+                told, read = Told(), run
+            place = view.place(key)
+            stream = kube.logs(name, namespace=place, container=container, follow=True, since_time=told.again())
             try:
                 async with aclosing(stream):
                     async for line in stream:
-                        stamp, _, text = line.decode(errors="replace").partition(" ")
-                        at = parsed(stamp) or last
-                        if at > known:
-                            last, failures = at, 0
-                            await lines.put((name, Line(at, f"{text}\n")))
+                        for new in told.news([line]):
+                            failures = 0
+                            await lines.put((name, new))
                             news.set()
                 seen = run
             except Missing:
