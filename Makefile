@@ -2,7 +2,7 @@
 #
 #   make test PYTHON=python3.13     with a certain interpreter (otherwise the first one of 3.11 or newer)
 #   make test TESTS=tests/unit      a part of the tests; ARGS="-k word -x" goes to pytest as it is
-#   make test TEST_LANES=1          one pytest at a time; by default two run side by side
+#   make test TEST_LANES=1          one pytest at a time; by default four run side by side
 
 VENV   ?= .venv
 PYTHON ?=

@@ -1,8 +1,8 @@
-"""The whole suite, in two pytest processes side by side: ``python -m tests.lanes``, and whatever pytest takes as options.
+"""The whole suite, in four pytest processes side by side: ``python -m tests.lanes``, and whatever pytest takes as options.
 
-Most tests wait for something or keep one processor busy, so two at once take little more than the longer of them. A job is
-some directories; whichever lane is free takes the next one. What no job names is a job, too, so nothing is left out. What
-pytest says of a job is shown when the job has ended: all of it if it failed, otherwise without its dots.
+Tests wait for something half of their time, so four at once keep two processors busy. A job is some directories or files;
+whichever lane is free takes the next one. What no job names is a job, too, so nothing is left out. What pytest says of a job is
+shown when the job has ended: all of it if it failed, otherwise without its dots.
 
 A few tests that failed are run once more, alone: some hold servers, pods and clients to times that a neighbour may cost them.
 What fails again has failed; what passes then is told as such.
@@ -23,10 +23,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LANES = 2
+LANES = 4
+
+
+def _files(pattern: str) -> tuple[str, ...]:
+    return tuple(sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)))
+
+
 JOBS = (
-    ("tests/sdk",),
     ("tests/cluster",),
+    _files("tests/sdk/test_[a-d]*.py"),
+    _files("tests/sdk/test_[!a-d]*.py"),
     ("tests/edge", "tests/console"),
     ("tests/contract/kube",),
     ("tests/contract/database", "tests/upgrade"),
@@ -46,9 +53,9 @@ _CLOSING = re.compile(
 
 
 def whole(tests: str = "tests") -> list[tuple[str, ...]]:
-    """Every job, and one for what they leave: it is the third longest."""
+    """Every job, and one for what they leave: it is the second longest."""
     rest = tuple(f"--ignore={name}" for job in JOBS for name in job)
-    return [*JOBS[:2], (tests, *rest), *JOBS[2:]]
+    return [*JOBS[:1], (tests, *rest), *JOBS[1:]]
 
 
 class Lanes:
@@ -116,7 +123,8 @@ class Lanes:
             self._tell(job, output.decode(errors="replace"), process.returncode or 0)
 
     def _tell(self, job: tuple[str, ...], output: str, code: int) -> None:
-        name = " ".join(part for part in job if not part.startswith("-"))
+        parts = [part for part in job if not part.startswith("-")]
+        name = " ".join(parts if len(parts) < 4 else [parts[0], "to", parts[-1]])
         lines = output.splitlines()
         closing = next((line for line in reversed(lines) if _CLOSING.match(line)), "")
         for count, what in _COUNT.findall(closing):

@@ -120,6 +120,7 @@ def test_nothing_is_left_out() -> None:
     """Every job is there, and one takes all that is in no other."""
     ((tests, *ignored),) = [job for job in whole() if job not in JOBS]
     assert {*JOBS} < {*whole()}
-    assert all((ROOT / name).is_dir() for job in JOBS for name in job)
+    assert all((ROOT / name).exists() for job in JOBS for name in job)
+    assert {name for job in JOBS for name in job} >= {f"tests/sdk/{path.name}" for path in ROOT.glob("tests/sdk/test_*.py")}
     assert tests == "tests"
     assert {f"--ignore={name}" for job in JOBS for name in job} == set(ignored)
