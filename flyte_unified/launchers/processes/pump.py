@@ -82,7 +82,10 @@ class Stream:
         else:
             self._rest += data
         if len(self._rest) > _LONGEST:
+            end = _characters(self._rest)
+            self._rest, rest = self._rest[:end], self._rest[end:]
             self.flush(goes_on=True)
+            self._rest = rest
 
     def flush(self, *, goes_on: bool) -> None:
         """Log the unfinished line as it is."""
@@ -93,6 +96,17 @@ class Stream:
     def _emit(self, lines: bytes, name: bytes | None = None) -> None:
         prefix = b"%016d %b " % (time.time_ns() // 1000, name or self._name)
         self._log.write(prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n")
+
+
+def _characters(data: bytes) -> int:
+    """Where the last whole character ends, as far as it is UTF-8."""
+    for back in range(1, 4):
+        if data[-back] >= 0xC0:
+            size = 2 + (data[-back] >= 0xE0) + (data[-back] >= 0xF0)
+            return len(data) - back if back < size else len(data)
+        if data[-back] < 0x80:
+            break
+    return len(data)
 
 
 def segment(path: str, start: int) -> str:

@@ -88,6 +88,21 @@ async def test_a_very_long_line_is_cut_into_parts_and_joined(tmp_path: Path) -> 
     assert path.read_bytes().count(b" O ") > 1
 
 
+@pytest.mark.parametrize("character", ["ä", "語", "🙂"])
+async def test_a_part_ends_between_characters(tmp_path: Path, character: str) -> None:
+    """Of ten megabytes on one line none is lost, though a pipe is read in pieces of any length; and none is held for long."""
+    path = tmp_path / "log"
+    writer = LogWriter(str(path), limit=64 << 20)
+    stream = Stream(b"o", writer)
+    line = (character * (10_000_000 // len(character.encode()))).encode()
+    for start in range(0, len(line), 65_533):
+        stream.feed(line[start : start + 65_533])
+        assert len(stream._rest) < 4
+    stream.feed(b"\n")
+    writer.close()
+    assert "".join(part.text for part in await _all(path)) == line.decode()
+
+
 async def test_a_record_in_the_making_is_left_for_later(tmp_path: Path) -> None:
     """A reader takes whole records only."""
     path = tmp_path / "log"
