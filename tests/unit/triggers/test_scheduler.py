@@ -11,10 +11,11 @@ from typing import cast
 import pytest
 from flyteidl2.project import project_service_pb2
 from flyteidl2.task import run_pb2
-from flyteidl2.workflow import run_definition_pb2
+from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from structlog.testing import capture_logs
 
 from flyte_unified.core.clock import SECOND, Micros, micros
+from flyte_unified.core.context import CallContext
 from flyte_unified.core.errors import Internal, Unavailable
 from flyte_unified.core.ids import chosen_run_name
 from flyte_unified.ledger.api import Action
@@ -180,6 +181,31 @@ async def test_a_deployment_while_a_fire_is_due(timed: World) -> None:
     (root,) = await runs(timed)
     assert root.task.version == "v2"
     assert (await timed.ledger.run(root.key.run_key))[0].trigger_revision == 2
+
+
+async def test_a_deletion_while_a_fire_is_under_way(timed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there is no run, and nothing is tried again; a trigger that is deployed once more begins anew."""
+    await timed.deploy_task()
+    await timed.deploy(rate(1))
+    create = timed.creator.create
+
+    async def overtaken(message: run_service_pb2.CreateRunRequest, ctx: CallContext) -> run_service_pb2.CreateRunResponse:
+        monkeypatch.undo()
+        await timed.delete("t")
+        return await create(message, ctx)
+
+    monkeypatch.setattr(timed.creator, "create", overtaken)
+    scheduler = timed.scheduler()
+    with capture_logs() as logs:
+        async with running(scheduler):
+            await pass_by(200)
+            assert scheduler.standing == (0, None, 0)
+            assert await runs(timed) == []
+            await timed.deploy(rate(1))
+            await pass_by(61)
+    assert timed.times == [*minutes(1), EPOCH + 260 * SECOND]
+    assert len(await runs(timed)) == 1
+    assert [entry["event"] for entry in logs] == ["a fire was refused, and is dropped"]
 
 
 async def test_two_leaders(timed: World) -> None:
