@@ -160,13 +160,13 @@ def _characters(value: str) -> str:
 
 
 class _Streamed(web.StreamResponse):
-    """Has no type unless it is given one: a browser, too, knows better than aiohttp's default."""
+    """Has no header that it was not told to have but Date: aiohttp's guess of a type keeps browsers from a better one."""
 
     async def _prepare_headers(self) -> None:
-        typed = "content-type" in self.headers
+        made_up = [name for name in ("Content-Type", "Server") if name not in self.headers]
         await super()._prepare_headers()
-        if not typed:
-            self.headers.popall("content-type", None)
+        for name in made_up:
+            self.headers.popall(name, None)
 
 
 class RawBytes:

@@ -34,7 +34,7 @@ class Client:
         """Status line, headers but those of the edge's own making, and the body until the connection ends."""
         self.writer.writelines(pieces)
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[:-2]
-        own = (b"Date:", b"Server:", b"Connection: close")
+        own = (b"Date:", b"Connection: close")
         return first, [line for line in lines if not line.startswith(own)], await self.reader.read()
 
 
