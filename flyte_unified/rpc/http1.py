@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpVersion11, StreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from multidict import CIMultiDict
 
@@ -186,11 +186,13 @@ class RawBytes:
 class _Connection(RequestHandler):
     """aiohttp's connection with a bound on the time that a request's head may take."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "_lost", "busy")
+    __slots__ = ("_head_seconds", "_head_timer", "_lost", "broken", "busy")
 
     def __init__(self, server: Http1Server, lost: Callable[[], None], *, head_seconds: float, **options: Any) -> None:
         super().__init__(server, **options)
         self.busy = False
+        self.broken = False
+        """Whether what the client sends now can't be understood."""
         self._lost = lost
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
@@ -204,8 +206,17 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._break_off()
         if not self.busy and not self._messages and self._head_timer is None:
             self._head_timer = self._loop.call_later(self._head_seconds, self.force_close)
+
+    def _break_off(self) -> None:
+        """aiohttp tells it as the next request would be told: too late for who waits for the rest of a body."""
+        request = self._current_request
+        if self.busy and request is not None and not request.content.is_eof():
+            self.broken = True
+            request.content.set_exception(RequestPayloadError("it does not go on as its headers say"))
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -278,7 +289,9 @@ class Http1Server(web.Server):
         finally:
             connection.busy = False
         response = exchange.response or web.Response(status=500)
-        if self._stopping:
+        if connection.broken:
+            request.content.feed_eof()  # nobody reads it any more, and aiohttp is not to wait for its rest
+        if self._stopping or connection.broken:
             response.force_close()
         return response
 

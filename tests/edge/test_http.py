@@ -269,6 +269,22 @@ async def test_garbage(data: bytes) -> None:
         assert (await curl(service.url + "/healthz"))[0] == 200
 
 
+async def test_a_body_that_breaks_off_into_garbage(caplog: pytest.LogCaptureFixture) -> None:
+    """Its call fails at once, and the connection ends, quietly."""
+    async with serving() as service, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        head = f"POST {GET_PROJECT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n".encode())
+        await reader.readuntil(b" 100 Continue\r\n\r\n")
+        writer.write(b"3\r\nabc\r\nno chunk\r\n")
+        said = await reader.read()
+        writer.close()
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"malformed" in said
+    assert not caplog.records
+
+
 async def test_grpc_needs_http2(service: Service) -> None:
     """gRPC over HTTP/1.1 cannot end properly and is refused at once."""
     assert (await curl("-H", "content-type: application/grpc", "-d", "", service.url + GET_PROJECT))[0] == 505

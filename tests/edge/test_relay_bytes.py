@@ -202,8 +202,9 @@ async def test_a_program_may_answer_before_it_has_heard_all() -> None:
         assert await client.reader.read() == b"0\r\n\r\n"
 
 
-async def test_half_a_question_is_no_question() -> None:
-    """Where the client leaves in mid-body, the program sees no end of it, and is not waited for."""
+@pytest.mark.parametrize("loses_the_thread", [False, True])
+async def test_half_a_question_is_no_question(loses_the_thread: bool) -> None:
+    """Where the client leaves in mid-body, or sends no HTTP there, the program sees no end of it, and is not waited for."""
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     begun = asyncio.Event()
 
@@ -218,7 +219,11 @@ async def test_half_a_question_is_no_question() -> None:
     async with between(program) as client:
         client.writer.write(b"PUT / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await begun.wait()
-        client.writer.close()
+        if loses_the_thread:
+            first, _, said = await client.ask(b"no chunk\r\n")
+            assert (b" 400 " in first, said.count(b"HTTP/1.")) == (True, 0)
+        else:
+            client.writer.close()
         assert await told == b""
 
 
