@@ -17,7 +17,7 @@ from flyteidl2.imagebuilder import definition_pb2
 
 from flyte_unified.core.errors import InvalidArgument
 from flyte_unified.core.images import variable
-from flyte_unified.images.layers import apart, exactly, hidden_lines, installs_root, options, poetry_arguments
+from flyte_unified.images.layers import LOGIN, apart, exactly, installs_root, options, poetry_arguments
 from flyte_unified.plugins import secrets as names
 
 _PYTHON = "/opt/venv/bin/python"
@@ -93,13 +93,16 @@ def _lines(layer: definition_pb2.Layer, hide: _Hide) -> Iterator[str]:
 
 
 def _pip(layer: definition_pb2.PipPackages, hide: _Hide) -> Iterator[str]:
-    if lines := hidden_lines(layer):
-        install, mounts = _uv(hide, *_INSTALL, *options(layer.options), "--requirements", _REQUIREMENTS)
-        file = f"{_SECRET},id={hide(chr(10).join(lines))},target={_REQUIREMENTS}"
-        yield _run(install, layer.secret_mounts, _CACHE, *mounts, file)
-    elif layer.packages:
-        install, mounts = _uv(hide, *_INSTALL, *options(layer.options), *layer.packages)
-        yield _run(install, layer.secret_mounts, _CACHE, *mounts)
+    """With secrets the shell puts their variables in."""
+    secret = [each for each in layer.packages if LOGIN.search(each) and not (layer.secret_mounts and "$" in each)]
+    shown = map(_quoted if layer.secret_mounts else shlex.quote, (each for each in layer.packages if each not in secret))
+    install, mounts = _uv(hide, *_INSTALL, *options(layer.options))
+    words = [install, *shown]
+    if secret:
+        words += ["--requirements", _REQUIREMENTS]
+        mounts.append(f"{_SECRET},id={hide(chr(10).join(secret))},target={_REQUIREMENTS}")
+    if layer.packages:
+        yield _run(" ".join(words), layer.secret_mounts, _CACHE, *mounts)
 
 
 def _requirements(layer: definition_pb2.Requirements, hide: _Hide) -> Iterator[str]:

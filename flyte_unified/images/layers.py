@@ -169,10 +169,14 @@ def _apt(layer: definition_pb2.AptPackages, places: Places) -> Iterator[Step]:
 
 
 def _pip(layer: definition_pb2.PipPackages, places: Places) -> Iterator[Step]:
-    if lines := hidden_lines(layer):
+    """In a file, and never in an argument, uv puts variables into addresses."""
+    lines = tuple(layer.packages)
+    if layer.secret_mounts:
+        lines = tuple(_VARIABLE.sub(r"${\1}", package) for package in lines)
+    if lines and (layer.secret_mounts or any(map(LOGIN.search, lines))):
         yield _uv(layer, _install(places, layer.options, "--requirements"), lines=lines)
-    elif layer.packages:
-        yield _uv(layer, _install(places, layer.options, *layer.packages))
+    elif lines:
+        yield _uv(layer, _install(places, layer.options, *lines))
 
 
 def _requirements(layer: definition_pb2.Requirements, places: Places) -> Iterator[Step]:
@@ -255,13 +259,6 @@ def apart(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         else:
             shown.append(word)
     return shown, {name: ("," if name == "UV_FIND_LINKS" else " ").join(found) for name, found in variables.items()}
-
-
-def hidden_lines(layer: definition_pb2.PipPackages) -> tuple[str, ...]:
-    """The packages for a requirements file, where one may refer to a secret, which uv puts in, or has a login; else none."""
-    if layer.secret_mounts:
-        return tuple(_VARIABLE.sub(r"${\1}", package) for package in layer.packages)
-    return tuple(layer.packages) if any(map(LOGIN.search, layer.packages)) else ()
 
 
 def exactly(asked: definition_pb2.PipOptions) -> list[str]:

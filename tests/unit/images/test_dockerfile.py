@@ -106,17 +106,15 @@ def test_what_each_kind_of_layer_becomes(layer: dict[str, Any], wanted: list[str
 
 
 def test_secrets_are_mounted_for_their_step_alone() -> None:
-    """As a variable, which uv puts into packages, or as files where the SDK says; never in the image."""
-    layer = {"packages": ["git+https://$TOKEN@example.com/mine"], "secret_mounts": [TOKEN, FILE]}
-    made = dockerfile(spec({"pip_packages": layer}), uv="uv:1")
+    """As a variable, which the shell puts into packages, or as files where the SDK says; never in the image."""
+    layer = {"packages": ["git+https://$TOKEN@example.com/mine", "tqdm==$TOKEN"], "secret_mounts": [TOKEN, FILE]}
+    (line,) = lines({"pip_packages": layer})
     mounts = [
-        "--mount=type=secret,required,id=hidden0,target=/tmp/requirements.txt",
         f"--mount=type=secret,required,id={variable(TOKEN)},env=TOKEN",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/cert",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/ours/cert",
     ]
-    assert made.text.splitlines()[6:] == [f"RUN {CACHE} {' '.join(mounts)} {PIP} --requirements /tmp/requirements.txt"]
-    assert made.hidden == {"hidden0": "git+https://${TOKEN}@example.com/mine"}
+    assert line == f'RUN {CACHE} {" ".join(mounts)} {PIP} "git+https://$TOKEN@example.com/mine" "tqdm==$TOKEN"'
     assert secrets(spec({"pip_packages": layer}, {"commands": {"cmd": ["x"], "secret_mounts": [TOKEN]}})) == [TOKEN, FILE]
 
 
@@ -136,6 +134,10 @@ def test_a_password_in_an_address_is_not_in_the_image() -> None:
         assert "example.com" not in made.text
         assert "id=hidden0,env=UV_INDEX_URL" in made.text
         assert list(made.hidden.values())[:2] == [index, f"{other} {other}/2"]
+    layer = {"packages": ["tqdm", f"mine @ {index}/mine.whl"], "secret_mounts": [TOKEN]}
+    made = dockerfile(spec({"pip_packages": layer}), uv="uv:1")
+    assert f'{PIP} "tqdm" --requirements /tmp/requirements.txt' in made.text
+    assert made.hidden == {"hidden0": f"mine @ {index}/mine.whl"}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ OPTED = ("--index-url", "https://a/simple", "--extra-index-url", "https://b", "-
     [
         ({"pip_packages": {"packages": ["numpy<3", "tqdm"]}}, [Run(argv=(*INSTALL, "numpy<3", "tqdm"))]),
         ({"pip_packages": {"packages": ["numpy"], "options": OPTIONS}}, [Run(argv=(*INSTALL, *OPTED, "numpy"))]),
-        ({"pip_packages": {"packages": []}}, []),
+        ({"pip_packages": {"packages": [], "secret_mounts": [TOKEN]}}, []),
         (
             {"requirements": {"file": "sub/requirements.txt"}},
             [Run(argv=(*INSTALL, "--requirements", "/context/sub/requirements.txt"), directory="/context/sub")],
