@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test test-plugins test-stores test-cluster cluster lint bench conformance format generate wheel clean packages
+.PHONY: help demo start test test-plugins test-stores test-cluster test-knative cluster lint bench conformance format generate wheel clean packages
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test-cluster: $(VENV)/.tools ## run the cluster's tests in the cluster that $FLY
 	@[ -r "$$FLYTE_TEST_KUBECONFIG" ] || { echo "Name a cluster's kubeconfig: make test-cluster" \
 	  "FLYTE_TEST_KUBECONFIG=/path/to/kubeconfig. \`make cluster\` starts one. See docs/cluster.md." >&2; exit 2; }
 	FLYTE_TEST_KUBECONFIG="$$(realpath "$$FLYTE_TEST_KUBECONFIG")" $(BIN)/python -m pytest tests/cluster tests/contract/kube $(ARGS)
+
+test-knative: $(VENV)/.tools ## run apps with Knative Serving itself; builds it and Kubernetes, which takes minutes and Go
+	@$(BIN)/python -m tests.cluster.realserver.knative $(BIN)/python -m pytest tests/cluster/test_knative.py $(ARGS)
 
 cluster: $(VENV)/.tools ## start Kubernetes without nodes, for test-cluster; builds it, which takes minutes and Go
 	@$(BIN)/python -m tests.cluster.realserver.serve --kubeconfig $(VENV)/kubeconfig $(ARGS)

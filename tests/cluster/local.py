@@ -13,6 +13,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -29,11 +30,13 @@ from flyte_unified.kube.errors import Exists, Missing
 from flyte_unified.kube.informer import Informer
 from flyte_unified.kube.kinds import CRDS, LEASES, NAMESPACES, PODS, TASK_ACTIONS, Kind, Object
 from flyte_unified.testing.fake_kube import FakeKube
-from flyte_unified.testing.kubelet import Deployments, Kubelet, Scheduler
+from flyte_unified.testing.kubelet import Deployments, Images, Kubelet, Network, Scheduler
 from tests.cluster.manifests import ACCOUNT, access, access_everywhere, project_access, task_actions
 
 REAL = os.environ.get("FLYTE_TEST_KUBECONFIG", "")
 ADDRESS = os.environ.get("FLYTE_TEST_NODE_ADDRESS", "127.0.0.1")
+QUEUE = os.environ.get("FLYTE_TEST_KNATIVE", "")
+"""Knative's queue-proxy, in a cluster that has Knative: see ``realserver.knative``."""
 """This machine, as the API server reaches it to read logs."""
 NODE_LABEL = "flyte-unified.test/node"
 _START_SECONDS = 30.0
@@ -143,6 +146,9 @@ class LocalCluster:
             await stack.enter_async_context(Scheduler.running(self.kube))
         if not await _led(self.kube, "kube-controller-manager"):
             await stack.enter_async_context(Deployments.running(self.kube))
+        network = Network() if QUEUE else None
+        if network is not None:
+            await network.start()
         self.kubelet = await stack.enter_async_context(
             Kubelet.running(
                 self.kube,
@@ -154,6 +160,8 @@ class LocalCluster:
                 capacity={"cpu": "64", "memory": "256Gi", "pods": "500"},  # nothing waits for room that no test asked to
                 taints=[{"key": NODE_LABEL, "value": self.namespace, "effect": "NoSchedule"}],
                 warm=self._warm,
+                images=Images(Path(sys.executable), programs={"*/queue": (QUEUE,)}),
+                network=network,
             )
         )
         for place in (self.namespace, *self._places):

@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # importing typing costs time, and this file runs where a
 if TYPE_CHECKING:
     from typing import Any
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 _CAPABILITIES = 0x20080522
@@ -115,6 +115,13 @@ def mount(source: str | None, target: str, flags: int, *, kind: str | None = Non
     except OSError as error:
         error.filename = f"mount {target}"
         raise
+
+
+def enter_network(path: str) -> None:
+    """The network namespace of the file at ``path`` becomes ours."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    _call("setns", file, CLONE_NEWNET)
+    os.close(file)
 
 
 def _renounce() -> None:

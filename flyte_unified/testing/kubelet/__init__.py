@@ -9,7 +9,8 @@ or ``python -m flyte_unified.testing.kubelet --kubeconfig PATH --scheduler``. It
 logs, and the same order in which they come.
 
 Processes, not containers. An image is an environment (``Images``), the machine's file system is every container's, pods'
-addresses are all 127.0.0.1, and CPU limits, security contexts and resource claims are not enforced. Memory limits are.
+addresses are all 127.0.0.1 (unless a ``Network`` gives them their own), and CPU limits, security contexts and resource claims
+are not enforced. Memory limits are.
 
 **The keeper of** ``launchers.processes`` **is the container runtime.** It outlives a kubelet, as a container runtime does, so
 that a kubelet which is restarted finds containers, exits and logs again; it ends whole trees, watches memory, and starts the
@@ -24,7 +25,8 @@ from flyte_unified.testing.kubelet.cluster import lose
 from flyte_unified.testing.kubelet.deployments import Deployments
 from flyte_unified.testing.kubelet.images import Images
 from flyte_unified.testing.kubelet.kubelet import Kubelet
+from flyte_unified.testing.kubelet.network import Network
 from flyte_unified.testing.kubelet.scheduler import Scheduler
 from flyte_unified.testing.kubelet.services import Pace
 
-__all__ = ["Deployments", "Images", "Kubelet", "Pace", "Scheduler", "lose"]
+__all__ = ["Deployments", "Images", "Kubelet", "Network", "Pace", "Scheduler", "lose"]

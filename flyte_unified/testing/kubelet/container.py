@@ -50,6 +50,10 @@ class Home:
     def uid(self) -> str:
         return str(self.pod["metadata"]["uid"])
 
+    @property
+    def address(self) -> str:
+        return str(self.pod["status"]["podIP"])
+
 
 class ContainerLife:
     """``run`` returns when the container will not be started again; ``stop``, after ``run`` was cancelled, ends it."""
@@ -208,11 +212,13 @@ class ContainerLife:
         for own in (work, home, temporary):  # a volume over one of them would hide it
             if any(own.is_relative_to(m.target) for m in mounts):
                 mounts.append(volumes.Mount(own, PurePosixPath(own), read_only=False))
-        return Sandbox(place, env, sorted(mounts, key=lambda m: m.target.parts), directory, interpreter)
+        network = self._services.network.path(self._home.address) if self._services.network else None
+        return Sandbox(place, env, sorted(mounts, key=lambda m: m.target.parts), directory, interpreter, network)
 
     def _work(self, sandbox: Sandbox, run_id: str, number: int) -> ProcessWork:
-        argv = environment.words(self._spec, sandbox.env)
-        warm = self._services.warm and not sandbox.mounts and argv[:1] == [_RUNTIME] and not self._spec.get("workingDir")
+        argv = environment.words(self._spec, sandbox.env, program=self._services.images.program(self._spec.get("image", "")))
+        plain = not sandbox.mounts and sandbox.network is None
+        warm = self._services.warm and plain and argv[:1] == [_RUNTIME] and not self._spec.get("workingDir")
         sandbox.message(number).touch()
         if not warm:
             mounts = list(sandbox.mounts)
@@ -310,7 +316,9 @@ class ContainerLife:
         await self._kill(run, probe.get("terminationGracePeriodSeconds", self._grace()))
 
     def _handlers(self) -> Handlers | None:
-        return Handlers(self._spec, self._sandbox, runtime=self._services.runtime) if self._sandbox else None
+        if self._sandbox is None:
+            return None
+        return Handlers(self._spec, self._sandbox, runtime=self._services.runtime, address=self._home.address)
 
     def _grace(self) -> float:
         return float(self._home.pod["spec"].get("terminationGracePeriodSeconds", 30))

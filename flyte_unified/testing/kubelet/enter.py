@@ -2,7 +2,8 @@
 
 ``python -I -S enter.py <specification>`` becomes the container's process without another process in between. The
 specification is JSON: ``argv``, ``directory``, ``mounts`` (source, target, read_only; parents first), ``stage`` (an empty
-directory) and ``failure`` (where to write why it could not be). The environment is the container's already.
+directory), ``failure`` (where to write why it could not be) and ``network`` (the file of a network namespace; may be empty).
+The environment is the container's already.
 
 How a mount comes to a place that this machine does not have, ``/var/inputs`` say, is told in ``launchers.processes.mounts``.
 """
@@ -40,6 +41,8 @@ def main(path: str) -> None:
         spec = json.load(file)
     failure = os.open(spec["failure"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        if spec["network"]:
+            kernel.enter_network(spec["network"])
         if spec["mounts"]:
             _mount_all(spec["mounts"], spec["stage"])
         os.chdir(spec["directory"])

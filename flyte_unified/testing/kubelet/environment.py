@@ -106,9 +106,9 @@ def expanded(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
-def words(container: Object, env: Mapping[str, str]) -> list[str]:
-    """Command and arguments, expanded."""
-    return [expanded(word, env) for word in [*(container.get("command") or ()), *(container.get("args") or ())]]
+def words(container: Object, env: Mapping[str, str], *, program: Sequence[str] = ()) -> list[str]:
+    """Command and arguments, expanded; ``program`` is the image's."""
+    return [expanded(word, env) for word in [*(container.get("command") or program), *(container.get("args") or ())]]
 
 
 def _value_from(given: Object, *, container: Object, pod: Object, sources: Sources, capacity: Mapping[str, str]) -> str | None:
@@ -142,7 +142,8 @@ def pod_field(pod: Object, path: str) -> str:
         "metadata.uid": metadata["uid"],
         "spec.nodeName": spec.get("nodeName", ""),
         "spec.serviceAccountName": spec.get("serviceAccountName", ""),
-        **dict.fromkeys(("status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"), LOOPBACK),
+        **dict.fromkeys(("status.hostIP", "status.hostIPs"), LOOPBACK),
+        **dict.fromkeys(("status.podIP", "status.podIPs"), (pod.get("status") or {}).get("podIP", LOOPBACK)),
     }
     if path not in known:
         raise ConfigError(f"unsupported fieldPath: {path}")

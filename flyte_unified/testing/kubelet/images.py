@@ -39,9 +39,14 @@ class Images:
     missing: set[str] = field(default_factory=set)
     slow: dict[str, float] = field(default_factory=dict)
     """Seconds that a pull takes."""
+    programs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What containers without a command run."""
 
     def interpreter(self, image: str) -> Path:
         return next((path for pattern, path in self.pythons.items() if fnmatchcase(image, pattern)), self.python)
+
+    def program(self, image: str) -> tuple[str, ...]:
+        return next((words for pattern, words in self.programs.items() if fnmatchcase(image, pattern)), ())
 
     def pulls(self, container: dict[str, str]) -> bool:
         """Whether a start pulls the image. Raises PullError for what is no name, and where it must be here and is not."""

@@ -24,6 +24,7 @@ from flyte_unified.testing.kubelet.container import ContainerLife
 from flyte_unified.testing.kubelet.environment import LOOPBACK
 from flyte_unified.testing.kubelet.events import Recorder
 from flyte_unified.testing.kubelet.images import Images
+from flyte_unified.testing.kubelet.network import Network
 from flyte_unified.testing.kubelet.node import Node, capacity_of_machine
 from flyte_unified.testing.kubelet.output import Wanted, read
 from flyte_unified.testing.kubelet.pod import PodLife
@@ -47,6 +48,7 @@ class Kubelet:
 
     ``python`` is what images are; ``images`` says more. ``capacity`` adds to and replaces the machine's own resources
     (``{"nvidia.com/gpu": "2"}``). ``warm`` starts the SDK's ``a0`` from a fork server where a container has no volumes.
+    With a ``network``, which is to be running, pods have addresses of their own; else all have 127.0.0.1.
 
     The methods that do something to a pod take its object, or "namespace/name". They raise NotFound if it is not here.
     """
@@ -66,6 +68,7 @@ class Kubelet:
         taints: Sequence[Object] = (),
         warm: bool = False,
         ephemeral: bool = True,
+        network: Network | None = None,
         pace: Pace | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -95,6 +98,7 @@ class Kubelet:
             pace=self._pace,
             allocatable=self._capacity,
             warm=warm,
+            network=network,
             gate=self._gate,
         )
         self._node: Node | None = None

@@ -19,7 +19,7 @@ from flyte_unified.kube.errors import Missing
 from flyte_unified.kube.kinds import CONFIG_MAPS, PODS, SECRETS, Object
 from flyte_unified.testing.kubelet import environment, volumes
 from flyte_unified.testing.kubelet.container import ContainerLife, Home
-from flyte_unified.testing.kubelet.environment import Sources
+from flyte_unified.testing.kubelet.environment import LOOPBACK, Sources
 from flyte_unified.testing.kubelet.services import Services, insist
 from flyte_unified.testing.kubelet.status import Container, Facts, Running, Terminated, Verdict, Waiting, pod_status
 from flyte_unified.testing.kubelet.writer import StatusWriter
@@ -43,12 +43,13 @@ class PodLife:
         self._spec = pod["spec"]
         status = pod.get("status") or {}
         started = _micros(status["startTime"]) if status.get("startTime") else services.clock.now()
-        self._facts = Facts(started, conditions=status.get("conditions") or [])
+        address = status.get("podIP") or (services.network.address() if services.network else LOOPBACK)
+        self._facts = Facts(started, address, conditions=status.get("conditions") or [])
         self._over: str = status["phase"] if status.get("phase") in _TERMINAL else ""
         waiting = _INITIALIZING if self._spec.get("initContainers") else Waiting("ContainerCreating")
         self._containers = [_container(spec, role, status, waiting=waiting) for role, spec in _roles(self._spec)]
         self._places: dict[str, Path] = {}
-        home = Home(pod, self._places, self._sources, self._changed)
+        home = Home({**pod, "status": {**status, "podIP": address}}, self._places, self._sources, self._changed)
         self.lives = {c.name: ContainerLife(c, home, services) for c in self._containers}
         self._ending = asyncio.Event()
         self._grace: float | None = None
@@ -134,6 +135,8 @@ class PodLife:
         for life in self.lives.values():
             life.forget()
         await asyncio.to_thread(volumes.remove, self._services.pod_directory(self.uid))
+        if self._services.network is not None:
+            await self._services.network.remove(self._facts.address)
 
     async def _until_ending(self, work: Coroutine[Any, Any, None]) -> None:
         working = asyncio.create_task(work, name="containers")
@@ -221,6 +224,8 @@ class PodLife:
             self._services.events.say(self.pod, "UnexpectedAdmissionError", why, warning=True)
             self.judge(Verdict("UnexpectedAdmissionError", f"Pod was rejected: {why}"), grace=0)
             await asyncio.Event().wait()
+        if self._services.network is not None:
+            await self._services.network.add(self._facts.address)
         directory = self._services.pod_directory(self.uid) / "volumes"
         for volume in volumes.used(self.pod):
             await self._set_up_one(volume, directory)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from flyte_unified.testing.kubelet.environment import LOOPBACK, ConfigError, Object, port_number
+from flyte_unified.testing.kubelet.environment import ConfigError, Object, port_number
 from flyte_unified.testing.kubelet.runtime import Runtime, Sandbox
 
 
@@ -21,10 +21,11 @@ class Result(NamedTuple):
 
 
 class Handlers:
-    """Runs the handlers of one container."""
+    """Runs the handlers of one container, whose pod has ``address``."""
 
-    def __init__(self, container: Object, sandbox: Sandbox, *, runtime: Runtime) -> None:
+    def __init__(self, container: Object, sandbox: Sandbox, *, runtime: Runtime, address: str) -> None:
         self._container = container
+        self._address = address
         self._sandbox = sandbox
         self._runtime = runtime
 
@@ -52,7 +53,7 @@ class Handlers:
         raise ConfigError("this node knows no such handler")
 
     async def _get(self, get: Object) -> Result:
-        host = get.get("host") or LOOPBACK
+        host = get.get("host") or self._address
         url = f"{get.get('scheme', 'HTTP').lower()}://{host}:{port_number(self._container, get['port'])}{get.get('path', '/')}"
         headers = {header["name"]: header["value"] for header in get.get("httpHeaders") or ()}
         try:
@@ -63,7 +64,9 @@ class Handlers:
 
     async def _connect(self, tcp: Object) -> Result:
         try:
-            _, writer = await asyncio.open_connection(tcp.get("host") or LOOPBACK, port_number(self._container, tcp["port"]))
+            _, writer = await asyncio.open_connection(
+                tcp.get("host") or self._address, port_number(self._container, tcp["port"])
+            )
         except OSError as error:
             return Result(good=False, message=f"dial tcp: {error}")
         writer.close()

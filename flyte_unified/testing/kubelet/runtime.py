@@ -44,6 +44,8 @@ class Sandbox:
     directory: Path
     """The working directory, as the container sees it."""
     interpreter: Path
+    network: Path | None = None
+    """The file of a network namespace; by default it is the machine's."""
 
     def log(self, run: int) -> Path:
         return self.place / f"{run}.log"
@@ -66,6 +68,7 @@ class Sandbox:
             "mounts": [{"source": str(m.source), "target": str(m.target), "read_only": m.read_only} for m in mounts],
             "stage": str(stage),
             "failure": str(self.place / f"{name}.failure"),
+            "network": str(self.network or ""),
         }
         path = self.place / f"{name}.json"
         path.write_text(json.dumps(spec))

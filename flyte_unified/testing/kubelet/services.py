@@ -13,6 +13,7 @@ from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.testing.kubelet.events import Recorder
 from flyte_unified.testing.kubelet.images import Images
+from flyte_unified.testing.kubelet.network import Network
 from flyte_unified.testing.kubelet.runtime import Runtime
 
 Answer = TypeVar("Answer")
@@ -52,6 +53,7 @@ class Services:
     pace: Pace
     allocatable: Mapping[str, str]
     warm: bool
+    network: Network | None
     gate: asyncio.Event
     """Set while pods may start."""
 

@@ -103,6 +103,7 @@ class Facts:
     """What is true of the pod as a whole."""
 
     started_at: Micros
+    address: str = LOOPBACK
     stopping: bool = False
     """Nothing will be started any more."""
     verdict: Verdict | None = None
@@ -139,8 +140,8 @@ def pod_status(containers: Sequence[Container], facts: Facts, *, policy: str, ga
         "phase": shown,
         "hostIP": LOOPBACK,
         "hostIPs": [{"ip": LOOPBACK}],
-        "podIP": LOOPBACK,
-        "podIPs": [{"ip": LOOPBACK}],
+        "podIP": facts.address,
+        "podIPs": [{"ip": facts.address}],
         "startTime": stamp(facts.started_at),
         "conditions": _conditions(containers, facts, shown, gates, now),
         "containerStatuses": [c.show() for c in containers if c.role == "main"],

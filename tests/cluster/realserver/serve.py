@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 VERSION = "v1.36.3"
 _HERE = Path(__file__).resolve().parent
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flyte-unified" / f"kubernetes-{VERSION}"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flyte-unified" / f"kubernetes-{VERSION}"
 _COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--kubeconfig", type=Path, required=True, help="written when all is up, removed at the end")
     parser.add_argument("--bare", action="store_true", help="no controllers and no scheduler")
     options = parser.parse_args()
-    if not _built() and not _build():
+    if not built() and not build():
         return 2
     over = Event()
 
@@ -65,29 +65,31 @@ def main() -> int:
     return 0
 
 
-def _built() -> bool:
-    return all((_CACHE / name).exists() for name in ("etcd", *_COMMANDS))
+def built() -> bool:
+    return all((CACHE / name).exists() for name in ("etcd", *_COMMANDS))
 
 
-def _build() -> bool:
+def build() -> bool:
     go = shutil.which("go")
     if go is None:
         sys.stderr.write("Go is not installed: Kubernetes cannot be built here\n")
         return False
-    sys.stderr.write(f"building Kubernetes {VERSION} into {_CACHE}: this takes some minutes\n")
-    _CACHE.mkdir(parents=True, exist_ok=True)
+    sys.stderr.write(f"building Kubernetes {VERSION} into {CACHE}: this takes some minutes\n")
+    CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         for name in ("go.mod", "etcd.go"):
             shutil.copy(_HERE / name, directory)
         told = f"-ldflags=-X k8s.io/component-base/version.gitVersion={VERSION}"
         commands = [f"k8s.io/kubernetes/cmd/{name}" for name in _COMMANDS]
-        subprocess.run([go, "build", "-mod=mod", "-o", str(_CACHE / "etcd"), "etcd.go"], check=True, cwd=directory)
-        subprocess.run([go, "build", "-mod=mod", told, "-o", f"{_CACHE}/", *commands], check=True, cwd=directory)
+        subprocess.run([go, "build", "-mod=mod", "-o", str(CACHE / "etcd"), "etcd.go"], check=True, cwd=directory)
+        subprocess.run([go, "build", "-mod=mod", told, "-o", f"{CACHE}/", *commands], check=True, cwd=directory)
     return True
 
 
 @contextlib.contextmanager
-def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def running(
+    kubeconfig: Path, *, bare: bool = False, address: str = "127.0.0.1"
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """The cluster whose administrator ``kubeconfig`` is: its programs. Everything is gone at the end."""
     with tempfile.TemporaryDirectory(prefix="realserver-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
@@ -104,18 +106,19 @@ def running(kubeconfig: Path, *, bare: bool = False) -> Iterator[dict[str, subpr
             programs[program] = stack.enter_context(_program(directory, program, *arguments))
 
         begin("etcd", *_etcd(store, peers))
-        begin("kube-apiserver", *_api_server(store, port))
+        begin("kube-apiserver", *_api_server(store, address, port))
         authority = directory / "certificates/apiserver.crt"
-        _await_ready(f"https://127.0.0.1:{port}/readyz", authority, token)
+        _await_ready(f"https://{address}:{port}/readyz", authority, token)
         kubeconfig.touch(mode=0o600)
         stack.callback(kubeconfig.unlink, missing_ok=True)
-        kubeconfig.write_text(_kubeconfig(f"https://127.0.0.1:{port}", authority, token))
+        kubeconfig.write_text(_kubeconfig(f"https://{address}:{port}", authority, token))
         if not bare:
             shared = ("--kubeconfig", str(kubeconfig), "--secure-port=0")
             keys = ("--service-account-private-key-file=accounts.key", f"--root-ca-file={authority}")
-            begin("kube-controller-manager", *shared, *keys, "--leader-elect=false")
-            # A lease that a busy desk does not take away: its loss ends the scheduler.
-            begin("kube-scheduler", *shared, "--leader-elect-lease-duration=60s", "--leader-elect-renew-deadline=50s")
+            # Leases, by which tests see that they are there; a busy desk does not take them away: their loss ends both.
+            lease = ("--leader-elect-lease-duration=60s", "--leader-elect-renew-deadline=50s")
+            begin("kube-controller-manager", *shared, *keys, *lease)
+            begin("kube-scheduler", *shared, *lease)
         yield programs
 
 
@@ -131,10 +134,10 @@ def _etcd(store: int, peers: int) -> list[str]:
     ]
 
 
-def _api_server(store: int, port: int) -> list[str]:
+def _api_server(store: int, address: str, port: int) -> list[str]:
     return [
         f"--etcd-servers=http://127.0.0.1:{store}",
-        "--bind-address=127.0.0.1",
+        f"--bind-address={address}",
         f"--secure-port={port}",
         "--cert-dir=certificates",
         "--authorization-mode=RBAC",
@@ -145,6 +148,7 @@ def _api_server(store: int, port: int) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-cluster-ip-range=10.0.0.0/24",
         "--allow-privileged=true",
+        "--enable-aggregator-routing=true",  # webhooks are reached at their pods: there is no kube-proxy
     ]
 
 
@@ -153,7 +157,7 @@ def _program(directory: Path, name: str, *arguments: str) -> Iterator[subprocess
     """Runs in ``directory``, where its log is."""
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(_CACHE / name), *arguments],
+            [str(CACHE / name), *arguments],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=log,
