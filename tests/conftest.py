@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import os
 import shutil
@@ -45,6 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
             name, derandomize=fixed, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
         )
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests stay to the end: no collection need look at them again
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
