@@ -11,10 +11,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from flyte_unified.apps.local.launcher import LocalApps
 from flyte_unified.apps.local.supervisor import Replica
 from flyte_unified.apps.model import AppKey, Told
 from flyte_unified.launchers.processes.launcher import ProcessLauncher
+from flyte_unified.launchers.processes.pump import LogWriter, Stream
 from flyte_unified.launchers.processes.work import ProcessWork, WorkEvent
 from tests.unit.apps.machine import KEY, RULES, app
 from tests.unit.manual_clock import ManualClock
@@ -162,3 +165,29 @@ async def test_a_log_that_is_read_from_before_its_start_is_read_on(tmp_path: Pat
                 break
     assert said == ["early\n", "late\n"]
     await apps.close()
+
+
+@pytest.mark.parametrize(("limit", "lost"), [(32 << 20, False), (1 << 20, True)])
+async def test_a_log_of_any_form_is_told_once(tmp_path: Path, limit: int, lost: bool) -> None:
+    """Bytes that are no text, ten megabytes on one line, a last line without an end; of what had no room, that it had none."""
+    keeper = Starting()
+    apps = local_apps(keeper, tmp_path)
+    log = tmp_path / "logs" / "/".join(KEY) / "hello-1.log"
+    log.parent.mkdir(parents=True)
+    writer = LogWriter(str(log), limit=limit)
+    stream = Stream(b"o", writer)
+    for piece in (b"\xff\0\n", *[b"0123456789" * 5000] * 200, b"\nlast"):
+        stream.feed(piece)
+    stream.flush(goes_on=False)
+    writer.close()
+    await apps.start([app("hello", least=1)], observe)
+    async with aclosing(apps.follow(KEY, "hello-1")) as outputs:
+        batches = [output.lines async for output in outputs]
+    await apps.close()
+    told = "".join(line.text for batch in batches for line in batch if not line.system)
+    assert (told == "\ufffd\0\n" + "0123456789" * 1_000_000 + "\nlast\n") is not lost
+    assert told.startswith("\ufffd\0\n0123") and told.endswith("6789\nlast\n")
+    assert len(told) <= limit
+    assert max(sum(len(line.text) for line in batch) for batch in batches) <= 256 << 10
+    notices = [line.text for batch in batches for line in batch if line.system]
+    assert ["were dropped here" in notice for notice in notices] == [True] * lost
