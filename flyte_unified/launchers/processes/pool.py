@@ -41,6 +41,8 @@ class ForkServer:
         self.ready = False
         self.sent: set[str] = set()
         """Works handed over whose process is not known yet."""
+        self.promising = False
+        """The next one will do better: it need not wait for a work."""
         self.started = time.monotonic()
 
 
@@ -249,6 +251,7 @@ class Pool:
             avoid = message["avoid"]
             if avoid and avoid not in self._configs[server.key]["avoid"]:
                 self._configs[server.key]["avoid"].append(avoid)
+                server.promising = True
             elif message["unfit"]:
                 self._give_up(server.key, message["unfit"])
         else:
@@ -270,7 +273,7 @@ class Pool:
         remove(server.scratch)
         for work in server.sent:
             self._message(server, {"lost": work})
-        if self._queues.get(server.key):
+        if server.promising or self._queues.get(server.key):
             self._restarts[server.key] = self._restarts.get(server.key, 0) + 1
             if self._restarts[server.key] > _RESTARTS:
                 self._give_up(server.key, "the fork server keeps ending")

@@ -142,6 +142,16 @@ def test_a_package_that_starts_a_thread_is_avoided_by_the_next_server(pool: Serv
     assert pool.unfit == []
 
 
+def test_a_server_that_will_do_better_is_not_waited_for_twice(pool: Served) -> None:
+    """The work that found a package out may have lost patience; the next one finds a server."""
+    pool.prepare(_config("key"))
+    pool.say("key", {"unfit": "it started a thread", "avoid": "bad"})
+    pool.theirs["key"][-1].close()
+    for ready, _ in pool.selector.select(0):
+        ready.data()
+    assert len(pool.theirs["key"]) == 2
+
+
 def test_a_package_whose_modules_all_start_a_thread_costs_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is avoided whole, however many of its modules a task imports; what is beside it is imported ahead still."""
     (tmp_path / "threads").mkdir()
