@@ -35,6 +35,8 @@ _FORKS = 2000
 _RESIDENT = 1 << 30
 _CANARY_SECONDS = 30
 _REAPPLIED = frozenset({"LOG_LEVEL", "USER_LOG_LEVEL"})
+_AHEAD = "flyte._initialize flyte._internal.runtime.taskrunner flyte._internal.controllers.remote"
+"""Most of what the canary would import, and the server again after it. A name that is gone costs time and nothing else."""
 _CANARY = """
 import flyte
 env = flyte.TaskEnvironment(name="canary")
@@ -247,7 +249,7 @@ class Server:
     def _canary(self) -> None:
         """Fork once and run a task of no content through the whole SDK, against an address where nobody listens."""
         scratch = self._config["scratch"]
-        for name, text in (("canary_task.py", _CANARY), ("inputs.pb", ""), ("out", ""), ("err", "")):
+        for name, text in (("canary_task.py", _CANARY), ("inputs.pb", ""), ("out", ""), ("err", ""), ("modules", _AHEAD)):
             with open(f"{scratch}/{name}", "w") as file:
                 file.write(text)
         argv = [word.replace("@", scratch) for word in _CANARY_ARGV.split()]
@@ -255,6 +257,7 @@ class Server:
         order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"]}
         order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
         order["learn"] = scratch + "/modules"
+        self._learn(order["learn"], trusted=True)
         if (pid := os.fork()) == 0:
             signal.alarm(_CANARY_SECONDS)
             self._become(order)
@@ -262,7 +265,7 @@ class Server:
         if status or not os.path.exists(scratch + "/outputs.pb"):
             with open(scratch + "/err") as file:
                 raise _Unfit(f"a forked task did not work: status {status}: {file.read()[-2000:]}", "")
-        self._learn(scratch + "/modules", trusted=True)
+        self._learn(order["learn"], trusted=True)
 
     def _learn(self, path: str, *, trusted: bool) -> None:
         """Import what a child had to import. Unless it is ``trusted`` to have had no user code: as far as the SDK has
