@@ -15,7 +15,8 @@ from flyteidl2.core import security_pb2
 
 BUILD_IMAGE = "build-image"
 """The name of the task, and its type."""
-INPUTS = ("spec", "context", "target_image")
+TARGET = "target_image"
+INPUTS = ("spec", "context", TARGET)
 """Addresses of an imagebuilder.ImageSpec and of a context.tar.gz (or nothing), and the name that the image is to have."""
 OUTPUT = "fully_qualified_image"
 OURS = "local/"

@@ -95,7 +95,7 @@ def _lines(layer: definition_pb2.Layer, hide: _Hide) -> Iterator[str]:
 def _pip(layer: definition_pb2.PipPackages, hide: _Hide) -> Iterator[str]:
     """With secrets the shell puts their variables in."""
     secret = [each for each in layer.packages if LOGIN.search(each) and not (layer.secret_mounts and "$" in each)]
-    shown = map(_quoted if layer.secret_mounts else shlex.quote, (each for each in layer.packages if each not in secret))
+    shown = map(_in_shell if layer.secret_mounts else shlex.quote, (each for each in layer.packages if each not in secret))
     install, mounts = _uv(hide, *_INSTALL, *options(layer.options))
     words = [install, *shown]
     if secret:
@@ -197,7 +197,12 @@ def _within(path: str) -> str:
 
 def _quoted(text: str) -> str:
     """In double quotes, where ``$NAME`` is put in."""
-    return '"' + (text and _line(text)).replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`") + '"'
+    return '"' + (text and _line(text)).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _in_shell(text: str) -> str:
+    """The same for a shell, to which a backtick would be a command."""
+    return _quoted(text).replace("`", "\\`")
 
 
 def _line(text: str, *, also: str = "") -> str:

@@ -94,7 +94,7 @@ def test_every_image_has_an_environment_to_install_into() -> None:
             {"apt_packages": {"packages": ["git", "curl"]}},
             ["RUN apt-get update && apt-get install -y --no-install-recommends git curl && rm -rf /var/lib/apt/lists/*"],
         ),
-        ({"env": {"env_variables": {"B": 'say "$A"', "A": ""}}}, ['ENV A=""', 'ENV B="say \\"$A\\""']),
+        ({"env": {"env_variables": {"B": 'say "$A" `b`', "A": ""}}}, ['ENV A=""', 'ENV B="say \\"$A\\" `b`"']),
         ({"workdir": {"workdir": "/app"}}, ["WORKDIR /app"]),
         ({"copy_config": {"src": "my notes", "dst": "in/"}}, ['COPY ["my notes", "in/"]']),
         ({"commands": {"cmd": ["make", "a\nEND b"]}}, ["RUN make", "RUN <<END_", "a", "END b", "END_"]),
@@ -107,14 +107,14 @@ def test_what_each_kind_of_layer_becomes(layer: dict[str, Any], wanted: list[str
 
 def test_secrets_are_mounted_for_their_step_alone() -> None:
     """As a variable, which the shell puts into packages, or as files where the SDK says; never in the image."""
-    layer = {"packages": ["git+https://$TOKEN@example.com/mine", "tqdm==$TOKEN"], "secret_mounts": [TOKEN, FILE]}
+    layer = {"packages": ["git+https://$TOKEN@example.com/mine", "tqdm==$TOKEN`"], "secret_mounts": [TOKEN, FILE]}
     (line,) = lines({"pip_packages": layer})
     mounts = [
         f"--mount=type=secret,required,id={variable(TOKEN)},env=TOKEN",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/cert",
         f"--mount=type=secret,required,id={variable(FILE)},mode=0444,target=/etc/flyte/secrets/ours/cert",
     ]
-    assert line == f'RUN {CACHE} {" ".join(mounts)} {PIP} "git+https://$TOKEN@example.com/mine" "tqdm==$TOKEN"'
+    assert line == f'RUN {CACHE} {" ".join(mounts)} {PIP} "git+https://$TOKEN@example.com/mine" "tqdm==$TOKEN\\`"'
     assert secrets(spec({"pip_packages": layer}, {"commands": {"cmd": ["x"], "secret_mounts": [TOKEN]}})) == [TOKEN, FILE]
 
 

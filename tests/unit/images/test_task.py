@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from flyteidl2.common import list_pb2
+from flyteidl2.workflow import run_service_pb2
 
 from flyte_unified.images.task import build_image
 from flyte_unified.manager import Manager
+from flyte_unified.runs.requests import inputs
 from flyte_unified.testing.backend import running
 
 
@@ -40,3 +42,18 @@ def test_its_version_is_its_contents() -> None:
     assert laptop == build_image("system", "production", cached=False)
     assert laptop[0].version != cluster[0].version
     assert (laptop[1].task_template.metadata.discoverable, cluster[1].task_template.metadata.discoverable) == (False, True)
+
+
+def test_an_image_is_known_by_its_name() -> None:
+    """For the cache: the same layers may be other bytes each time that a client writes them down."""
+    _, task = build_image("system", "production", cached=True)
+
+    def key(**given: str) -> str:
+        message = run_service_pb2.CreateRunRequest()
+        for name, value in given.items():
+            message.inputs.literals.add(name=name).value.scalar.primitive.string_value = value
+        return inputs(message, task).hashed
+
+    first = key(spec="s3://a", context="", target_image="snow:1")
+    assert key(spec="s3://b", context="s3://c", target_image="snow:1") == first
+    assert key(spec="s3://a", context="", target_image="snow:2") != first
