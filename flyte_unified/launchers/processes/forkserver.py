@@ -199,8 +199,7 @@ class Server:
                 wake.recv(4096)
                 self._reap()
             if self._control in ready:
-                data = self._control.recv(1 << 18)
-                if not data:
+                if not (data := self._control.recv(1 << 18)):
                     return None
                 for message in self._frames.feed(data):
                     self._fork(message)
@@ -254,9 +253,8 @@ class Server:
                 file.write(text)
         argv = [word.replace("@", scratch) for word in _CANARY_ARGV.split()]
         env = dict(word.replace("@", scratch).split("=", 1) for word in _CANARY_ENV.split())
-        order = {"id": "canary", "home": scratch, "directory": scratch, "boot": self._config["boot"]}
-        order |= {"program": self._config["canary"], "argv": argv, "env": {**self._environment, **env}}
-        order["learn"] = scratch + "/modules"
+        order = {"id": "canary", "home": scratch, "directory": scratch, "env": {**self._environment, **env}, "argv": argv}
+        order |= {"program": self._config["canary"], "boot": self._config["boot"], "learn": scratch + "/modules"}
         self._learn(order["learn"], trusted=True)
         if (pid := os.fork()) == 0:
             signal.alarm(_CANARY_SECONDS)
@@ -491,8 +489,7 @@ def main() -> None:
     frames = Frames()
     config: list[dict[str, Any]] = []
     while not config:
-        data = control.recv(1 << 18)
-        if not data:
+        if not (data := control.recv(1 << 18)):
             return
         config = frames.feed(data)
     Server(control, config[0]).serve()
