@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
+from flyte_unified import __version__
 from flyte_unified.cli import config, data, db, doctor, drain, start, status, version
 from flyte_unified.core.errors import FlyteUnifiedError
 
 VERBS = (start, status, drain, doctor, config, db, data, version)
+_THE_MACHINES = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG),
+}
+"""Refusals that are about the file that was named, and not about us."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Flyte's control plane as one process.",
         epilog="Begin with `flyte-unified start`; `flyte-unified VERB --help` tells more.",
     )
+    parser.add_argument("--version", action="version", version=f"flyte-unified {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         verb.add_to(verbs)
@@ -32,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        if error.filename is None or error.errno not in _THE_MACHINES:
+            raise
+        sys.stderr.write(f"flyte-unified: {error.filename}: {error.strerror}\n")
         return 1
     except KeyboardInterrupt:
         return 130

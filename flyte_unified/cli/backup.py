@@ -153,8 +153,10 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
 def _opened(source: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(source)
-    except (OSError, tarfile.TarError) as error:
-        raise FailedPrecondition(f"{source} cannot be read: {error}") from error
+    except tarfile.TarError as error:
+        raise FailedPrecondition(f"{source} is no backup: it is no tar archive") from error
+    except OSError as error:
+        raise FailedPrecondition(f"{source} cannot be read: {error.strerror}") from error
 
 
 def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:

@@ -22,8 +22,13 @@ def add_to(verbs: Any) -> None:
     options.add(show)
     show.set_defaults(run=run_show)
 
-    client = nouns.add_parser("client", help="print the configuration that points the Flyte SDK and CLI here")
-    options.add(client)
+    client = nouns.add_parser(
+        "client",
+        help="print the configuration that points the Flyte SDK and CLI here",
+        description="Print the configuration that points the Flyte SDK and CLI here. They find it as .flyte/config.yaml in the "
+        "working directory, in the root of a git repository or at home.",
+    )
+    options.add(client, only=options.ADDRESS)
     client.add_argument("--write", metavar="PATH", type=Path, help="write it to PATH, .flyte/config.yaml for instance")
     client.add_argument("--force", action="store_true", help="with --write: replace a file with other content")
     client.set_defaults(run=run_client)

@@ -24,7 +24,7 @@ def add_to(verbs: Any) -> None:
         help="move the database to this version's schema",
         description="Move the database to this version's schema. A start does it too; this is for doing it beforehand.",
     )
-    options.add(upgrade)
+    options.add(upgrade, only=options.DATA)
     upgrade.set_defaults(run=run_upgrade)
 
     backup = nouns.add_parser(
@@ -35,7 +35,7 @@ def add_to(verbs: Any) -> None:
     )
     backup.add_argument("file", metavar="FILE", type=Path)
     backup.add_argument("--database-only", action="store_true", help="leave out objects and logs")
-    options.add(backup)
+    options.add(backup, only=options.DATA)
     backup.set_defaults(run=run_backup)
 
     restore = nouns.add_parser(
@@ -46,7 +46,7 @@ def add_to(verbs: Any) -> None:
     )
     restore.add_argument("file", metavar="FILE", type=Path)
     restore.add_argument("--replace", action="store_true", help="give up the database that is there")
-    options.add(restore)
+    options.add(restore, only=options.DATA)
     restore.set_defaults(run=run_restore)
 
 
@@ -99,7 +99,9 @@ def run_restore(args: argparse.Namespace) -> int:
 
     settings = options.load(args)
     manifest = restore(settings, args.file.expanduser(), replace=args.replace)
-    sys.stdout.write(f"restored what {manifest.created} was; start it: flyte-unified start\n")
+    where = f" --data-dir {settings.data.dir}" if settings.sources.get("data.dir") == "flag --data-dir" else ""
+    sys.stdout.write(f"restored what was there at {manifest.created}; start it: flyte-unified start{where}\n")
     for old, new in moved(settings, manifest):
-        sys.stdout.write(f"runs name files in {old}; let that path lead to them: mkdir -p {old.parent} && ln -s {new} {old}\n")
+        way = f"mv {old} {old}.old" if old.exists() else f"mkdir -p {old.parent}"
+        sys.stdout.write(f"runs name files in {old}; let that path lead to them: {way} && ln -s {new} {old}\n")
     return 0

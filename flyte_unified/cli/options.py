@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Container
 from typing import Any
 
 from flyte_unified import settings
 from flyte_unified.settings import FIELDS, Settings
 
+DATA = ("data.dir",)
+"""Where the data is, and so which server is meant."""
+ADDRESS = ("server.host", "server.port", "server.insecure_public")
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and every setting that has a flag."""
+
+def add(parser: argparse.ArgumentParser, *, only: Container[str] = FIELDS) -> None:
+    """Add ``--config`` and every setting that has a flag, or those of ``only`` for a verb that looks at no others."""
     parser.add_argument(
         "--config",
         metavar="FILE",
         help="settings file; else $FLYTE_UNIFIED_CONFIG, ./flyte.yaml, ~/.flyte-unified/flyte.yaml",
     )
     for key, declared in FIELDS.items():
-        if not (flag := declared.metadata["flag"]):
+        if not (flag := declared.metadata["flag"]) or key not in only:
             continue
         described: dict[str, Any] = {"dest": key, "default": None, "help": _help(key)}
         if declared.type == "bool":

@@ -21,7 +21,7 @@ _SECONDS = 20.0
 def add(parser: argparse.ArgumentParser) -> None:
     """The options that say which server is meant."""
     parser.add_argument("--endpoint", metavar="URL", help="of the server (default: the one that holds the data directory)")
-    options.add(parser)
+    options.add(parser, only=options.DATA)
 
 
 @asynccontextmanager

@@ -27,7 +27,15 @@ def dump_sqlite(source: Path, target: Path) -> None:
     target.touch(mode=0o600)
     live = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
     with closing(live), closing(sqlite3.connect(target)) as copy:
-        live.backup(copy)  # in one step: in several, SQLite would begin anew at each write of the server
+        try:
+            live.backup(copy)  # in one step: in several, SQLite would begin anew at each write of the server
+        except sqlite3.DatabaseError as error:
+            raise FailedPrecondition(unusable(source, error)) from error
+
+
+def unusable(path: Path, error: object) -> str:
+    """What a user is told of a file that SQLite, or what stands in it, keeps from being our database."""
+    return f"{path} can't be used as the database: {error}; choose another --data-dir, or bring a backup back (db restore)"
 
 
 def check_sqlite(path: Path) -> None:

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from flyte_unified.core.errors import Internal, ResourceExhausted, Unavailable
+from flyte_unified.core.errors import FailedPrecondition, Internal, ResourceExhausted, Unavailable
 from flyte_unified.core.ids import ActionKey
 from flyte_unified.db import schema
 from flyte_unified.db.api import Notice, Work
 from flyte_unified.db.batches import CLOSED, Job, deliver, drive, full, perform, refusal
 from flyte_unified.db.direct import driver_of, execute
+from flyte_unified.db.dumps import unusable
 
 T = TypeVar("T")
 
@@ -50,9 +51,12 @@ class SQLiteDatabase:
     async def start(self) -> None:
         """Opens the file, creating its schema or moving an older one forward.
 
-        Raises FailedPrecondition when the file was written by a newer version of this program.
+        Raises FailedPrecondition for what a newer version of this program wrote, and for what is no database of ours.
         """
-        await asyncio.to_thread(_prepare, self._engine)
+        try:
+            await asyncio.to_thread(_prepare, self._engine)
+        except DatabaseError as error:
+            raise FailedPrecondition(unusable(self._path, error.orig)) from error
         loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
         self._writer = threading.Thread(target=self._write_batches, args=(loop,), name="sqlite-writer", daemon=True)

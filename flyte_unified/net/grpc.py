@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ async def channel(url: str) -> AsyncGenerator[Channel]:
     except GRPCError as error:
         raise told(Code(error.status.value), error.message or error.status.name) from error
     except (OSError, TimeoutError, ProtocolError, StreamTerminatedError) as error:
-        raise Unavailable(f"{url} does not answer: {error}") from error
+        refused = isinstance(error, OSError) and error.errno
+        raise Unavailable(f"{url} does not answer: {os.strerror(refused) if refused else error}") from error
     finally:
         opened.close()

@@ -77,6 +77,16 @@ def test_an_error_in_the_settings_is_one_line_and_status_1(tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("path", ["directory", "file/config.yaml", "a" * 300])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys, path):
+    """What the machine refuses is one line with the file's name, not a traceback."""
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["config", "client", "--write", path]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flyte-unified: {path.partition('/')[0]}")
+
+
 def test_version_names_what_a_bug_report_needs(capsys):
     """Ours, Python's, the messages' and the SDK's."""
     assert main(["version"]) == 0
@@ -84,6 +94,9 @@ def test_version_names_what_a_bug_report_needs(capsys):
     assert lines["flyte-unified"] == __version__
     assert lines["python"].endswith(f"({sys.executable})")
     assert {"flyteidl2", "flyte", "platform"} <= set(lines)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"flyte-unified {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"], ["config", "client", "--help"]])

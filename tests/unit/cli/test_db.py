@@ -80,7 +80,9 @@ def test_a_backup_brings_all_back(db, tmp_path, capsys):
         assert db("backup", file) == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert db("restore", file, on="there") == 0
-    assert f"ln -s {there}/storage {here}/storage" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"flyte-unified start --data-dir {there}\n" in told
+    assert f"mv {here}/storage {here}/storage.old && ln -s {there}/storage {here}/storage\n" in told
     assert execute(there, "SELECT minimum FROM compatibility") == [("x",)]
     found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
     assert found == {"key", "storage/p/a.pb", "bundles/b", "logs/r1.log", "flyte.db", "server.lock"}
@@ -159,6 +161,24 @@ def test_a_file_that_is_no_backup_changes_nothing(db, tmp_path, capsys, damage, 
         file.write_bytes(content[:at] + b"\xff" * 4096 + content[at + 4096 :])
     before = execute(tmp_path / "here", "SELECT * FROM alembic_version")
     assert db("restore", file, "--replace") == 1
-    told = {"none": "cannot be read", "text": "cannot be read", "tar": "is no backup", "newer": "9999", "damaged": "is damaged"}
+    told = {
+        "none": "cannot be read",
+        "text": "is no tar archive",
+        "tar": "is no backup",
+        "newer": "9999",
+        "damaged": "is damaged",
+    }
     assert told[damage] in capsys.readouterr().err
     assert execute(tmp_path / "here", "SELECT * FROM alembic_version") == before
+
+
+def test_what_is_no_database_of_ours_is_named(db, tmp_path, capsys):
+    """Neither a file that SQLite cannot read nor another program's tables end in a traceback."""
+    for name in ("text", "tables"):
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "text" / "flyte.db").write_text("not a database")
+    execute(tmp_path / "tables", "CREATE TABLE actions (x)")
+    assert [db("upgrade", on="text"), db("upgrade", on="tables"), db("backup", tmp_path / "flyte.tar", on="text")] == [1, 1, 1]
+    told = capsys.readouterr().err.splitlines()
+    for line, name in zip(told, ("text", "tables", "text"), strict=True):
+        assert line.startswith(f"flyte-unified: {tmp_path}/{name}/flyte.db can't be used as the database: ")
