@@ -22,6 +22,8 @@ _CLIENT = (
     *("flyte", "flyte.app", "flyte.cli.main", "flyte.extend", "flyte.io", "flyte.remote", "flyte.report"),
     *(f"flyte.cli._{verb}" for verb in ("abort", "create", "delete", "deploy", "get", "run", "serve", "update")),
     *("rich.logging", "rich.markdown", "rich_click.rich_help_rendering"),
+    *("flyte.remote._client.controlplane", "httpcore", "opentelemetry.metrics", "opentelemetry.propagate", "pyqwest"),
+    *("sentry_sdk", "yaml"),
 )
 _SERVER = ("cli", "logs", "manager", "planes.laptop")
 _LAST = 64
