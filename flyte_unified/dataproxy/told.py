@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 
 from flyte_unified.core.clock import SECOND, Micros
@@ -24,6 +25,7 @@ class Told:
         self._at = Micros(0)
         self._open = False
         self._passing = False
+        self._text = codecs.getincrementaldecoder("utf-8")("replace")
 
     def again(self) -> str:
         """The lines come again from this time on (empty: all)."""
@@ -51,15 +53,15 @@ class Told:
                 self._to_pass[second] = known - 1
                 continue
             if self._open:
-                yield Line(self._at, "\n")
+                yield Line(self._at, self._text.decode(b"\n", final=True))
             self._at = at
             self._count(second)
             yield self._line(text, len(line))
 
     def _line(self, text: bytes, size: int) -> Line:
         self._open = size > _LONG
-        shown = text.decode(errors="replace").removesuffix("\r") + ("" if self._open else "\n")
-        return Line(self._at, shown)
+        shown = self._text.decode(text, final=not self._open).removesuffix("\r")
+        return Line(self._at, shown if self._open else f"{shown}\n")
 
     def _count(self, second: int) -> None:
         latest = max(self._counts, default=second)

@@ -57,7 +57,7 @@ class Cluster:
         while True:
             fresh, sent = self.lines[sent:], len(self.lines)
             for line in fresh:
-                if (parsed(line.partition(b" ")[0].decode()) or 0) // SECOND >= since:
+                if (parsed(line.partition(b" ")[0].decode(errors="replace")) or 0) // SECOND >= since:
                     yield line
             if cuts != self.cuts:
                 raise Away("cut")

@@ -97,10 +97,10 @@ async def test_a_container_that_is_started_again_is_read_on() -> None:
 
 
 async def test_a_line_of_any_length_is_one_line() -> None:
-    """The client gives it in pieces, of which the first alone has a time; bytes that are no text have marks in their place."""
+    """The client cuts it in pieces, be it within a character; the first alone has a time. What is no text is marked."""
     cluster, pods = Cluster(), Pods()
-    long = "word " * 100_000
+    long = "wörd " * 60_000
+    begins, ends = long.encode()[:300_002], long.encode()[300_002:]
     async with reading(cluster, pods) as outputs:
-        cluster.write(f"{long[:300_000]}")
-        cluster.lines += [long[300_000:].encode(), b"2023-11-14T22:13:21.5Z \xff\xfe end"]
+        cluster.lines += [b"2023-11-14T22:13:20.5Z " + begins, ends, b"2023-11-14T22:13:21.5Z \xff\xfe end"]
         assert await Reader(outputs).until("end\n") == f"{long}\n\ufffd\ufffd end\n"
