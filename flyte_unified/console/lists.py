@@ -49,7 +49,7 @@ def _row(run: Listed, *, whole: bool, now: int) -> Html:
     scope = link(places.project(project, domain), f"{project} / {domain}")
     return tag(
         "tr",
-        tag("th", link(places.action(run.key), run.title), " ", tag("small", name), scope="row"),
+        tag("th", link(places.action(run.key), run.task_name or run.title), " ", tag("small", name), scope="row"),
         tag("td", badge(run.phase)),
         tag("td", scope, class_="wide") if whole else None,
         tag("td", ago(run.created_at, now=now), class_="wide"),

@@ -52,9 +52,9 @@ class Pages:
         self._logs = logs
         self._clock = clock
         self._public_url = public_url
-        self._style = Html(resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
+        self._style = Html(_resource("style.css").decode())
         digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
-        self._policy = f"default-src 'none'; style-src 'sha256-{digest}'; {_NOTHING_MORE}"
+        self._policy = f"default-src 'none'; img-src 'self'; style-src 'sha256-{digest}'; {_NOTHING_MORE}"
 
     @property
     def routes(self) -> list[Route]:
@@ -63,8 +63,10 @@ class Pages:
         attempt = f"{run}/actions/{{action}}/attempts/{{attempt:[0-9]{{1,6}}}}"
         handlers: dict[str, _Handler] = {
             "/": self._home,
+            "/favicon.ico": self._icon,
             places.HOME: self._runs,
             project: self._runs,
+            f"{project}/runs": self._runs,
             f"{project}/tasks/{{task}}": self._runs,
             run: self._run,
             f"{project}/tracked-runs/{{run}}": self._run,
@@ -92,6 +94,10 @@ class Pages:
 
     async def _home(self, request: Request) -> Response:
         return _redirect(places.HOME)
+
+    async def _icon(self, request: Request) -> Response:
+        headers = (("content-type", "image/svg+xml"), ("cache-control", "max-age=86400"))
+        return Response(200, headers, _resource("icon.svg"))
 
     async def _unknown(self, request: Request) -> Response:
         raise NotFound("there is no such page; runs and tasks have one, other things are listed by the flyte command")
@@ -174,6 +180,10 @@ class Pages:
         body = document(page, style=self._style, other=other, paused=paused)
         headers = (("content-type", "text/html; charset=utf-8"), ("content-security-policy", self._policy))
         return Response(status, (*_HEADERS, *headers), body)
+
+
+def _resource(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
 
 
 def _redirect(to: str) -> Response:

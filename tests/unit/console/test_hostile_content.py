@@ -76,8 +76,9 @@ async def test_what_a_browser_may_do_with_a_page(console: Console, path: str) ->
     headers = dict((await console.get(path)).headers)
     policy = headers["content-security-policy"].split("; ")
     assert policy[0] == "default-src 'none'"
-    assert policy[1].startswith("style-src 'sha256-")
-    assert policy[2:] == ["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+    assert policy[1] == "img-src 'self'"
+    assert policy[2].startswith("style-src 'sha256-")
+    assert policy[3:] == ["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"

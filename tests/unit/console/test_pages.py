@@ -187,6 +187,12 @@ async def test_home_leads_to_the_runs(console: Console) -> None:
     assert (response.status, dict(response.headers)["location"]) == (302, "/v2")
 
 
+async def test_browsers_find_an_icon(console: Console) -> None:
+    """Where they look by themselves, also from logs and reports."""
+    response = await console.get("/favicon.ico")
+    assert (response.status, dict(response.headers)["content-type"]) == (200, "image/svg+xml")
+
+
 async def test_nothing_ran_yet(console: Console) -> None:
     """An empty list says what will appear in it."""
     assert "Nothing has run here yet" in (await console.see("/v2")).text
@@ -199,8 +205,9 @@ async def test_recent_runs_of_everything_a_project_and_a_task(console: Console) 
     await console.run(RunKey("other", "production", "rtwo"), name="etl.load")
     everything = await console.see("/v2")
     assert everything.text.index("rtwo") < everything.text.index("rone")
-    assert "main rone Queued flytesnacks / development 1 min ago 1 min 30 s" in everything.text
-    assert "rtwo" not in (await console.see(PROJECT)).text
+    assert "pipeline.main rone Queued flytesnacks / development 1 min ago 1 min 30 s" in everything.text
+    for page in (PROJECT, f"{PROJECT}/runs"):
+        assert "rtwo" not in (await console.see(page)).text
     of_task = await console.see(f"{PROJECT}/tasks/etl.load")
     assert "rtwo" in of_task.text
     assert "rone" not in of_task.text
