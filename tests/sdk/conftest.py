@@ -147,7 +147,7 @@ def forks() -> Forks | None:
 
 
 @pytest.fixture(scope="session")
-def cold_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def cold_client(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Client]:
     """Of a server that starts every task from nothing."""
     settings = {
         **SETTINGS,
@@ -157,7 +157,7 @@ def cold_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     }
     with Backend(settings) as backend:
         backend.create_project("programs")
-        yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs", warm=False)
+        yield Client(backend, tmp_path_factory.mktemp("cold") / "home", "programs", warm=False, forks=forks)
 
 
 @pytest.fixture(params=["warm", "cold"])

@@ -20,6 +20,7 @@ from flyteidl2.secret import definition_pb2, payload_pb2
 from flyte_unified.launchers.processes import mounts
 from flyte_unified.testing import Backend
 from tests.sdk.conftest import SETTINGS, Client, Said
+from tests.sdk.forks import Forks
 
 PLACE = ["--project", "programs", "--domain", "development"]
 CERTIFICATE = secrets.token_bytes(16) + b"\xff\x00"
@@ -76,19 +77,19 @@ def digest(value: str | bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(factory: pytest.TempPathFactory, **settings: Any) -> Iterator[User]:
+def serving(factory: pytest.TempPathFactory, forks: Forks, **settings: Any) -> Iterator[User]:
     directory = factory.mktemp("secrets")
     bundles = {"storage.bundles": str(factory.mktemp("bundles"))}
     with Backend({**SETTINGS, **bundles, **settings}, directory=directory) as backend:
         backend.create_project("programs")
-        user = User(backend, factory.mktemp("user") / "home", "programs")
+        user = User(backend, factory.mktemp("user") / "home", "programs", forks=forks)
         user.directory, user.values = directory, []
         yield user
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with serving(tmp_path_factory) as user:
+def user(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[User]:
+    with serving(tmp_path_factory, forks) as user:
         yield user
 
 
@@ -205,9 +206,9 @@ def test_a_value_is_seen_in_one_process(told: dict[str, Any]) -> None:
     assert not [line for _, line in told["holders"] if "keeper.py" in line]
 
 
-def test_a_cold_start_is_told_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_cold_start_is_told_the_same(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> None:
     """Variables and files, without a fork server."""
-    with serving(tmp_path_factory, **{"execution.warm": False}) as user:
+    with serving(tmp_path_factory, forks, **{"execution.warm": False}) as user:
         expected = user.call("CreateSecret", user.value())
         with user.program() as obey:
             assert obey("variable")["outputs"] == [expected]
