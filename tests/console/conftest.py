@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -130,41 +131,37 @@ async def site(console: Console) -> AsyncIterator[str]:
     await edge.stop(1)
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[str]:
+    """Where it can be spoken to. It is no child of the tests: its processes come and go with many."""
+    with tempfile.TemporaryDirectory(prefix="fu-", ignore_cleanup_errors=True) as profile:
+        command = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}"]
+        with subprocess.Popen(
+            ["sh", "-c", '"$@" &', "sh", *command],
+            env={**os.environ, "HOME": profile},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as shell:
+            assert shell.stderr is not None
+            try:
+                yield next(found for line in shell.stderr if (found := line.partition("DevTools listening on ")[2].strip()))
+            finally:
+                os.killpg(shell.pid, signal.SIGKILL)
+                shell.stderr.read()  # to the end of all who had it: nobody writes into the profile while it is removed
+
+
 @pytest.fixture
-async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
-    profile = tmp_path / "chromium"
-    profile.mkdir()
-    browser = await asyncio.create_subprocess_exec(
-        str(CHROMIUM),
-        *_FLAGS,
-        f"--user-data-dir={profile}",
-        env={**os.environ, "HOME": str(profile)},
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-            authority = await _debugger(browser)
-            async with session.get(f"http://{authority}/json/list") as response:
-                pages = [page for page in await response.json() if page["type"] == "page"]
-            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as channel:
-                tab = Tab(channel)
-                for domain in ("Page", "Runtime", "Log", "Network"):
-                    await tab.call(f"{domain}.enable")
-                await tab.call("Page.setLifecycleEventsEnabled", enabled=True)
-                yield tab
-    finally:
-        # All of its processes, so that nobody writes into the profile while it is removed.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(browser.pid, signal.SIGKILL)
-        await browser.communicate()
-
-
-async def _debugger(browser: asyncio.subprocess.Process) -> str:
-    """Host and port at which the browser can be spoken to; it tells them on stderr."""
-    assert browser.stderr is not None
-    async for line in browser.stderr:
-        _, found, rest = line.decode().partition("DevTools listening on ws://")
-        if found:
-            return rest.partition("/")[0]
-    raise RuntimeError("chromium ended before it could be spoken to")
+async def tab(browser: str) -> AsyncIterator[Tab]:
+    """With cookies, a cache and a storage of its own."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session, session.ws_connect(browser) as whole:
+        context = await Tab(whole).call("Target.createBrowserContext", disposeOnDetach=True)
+        made = await Tab(whole).call("Target.createTarget", url="about:blank", **context)
+        address = f"ws://{urlsplit(browser).netloc}/devtools/page/{made['targetId']}"
+        async with session.ws_connect(address, max_msg_size=0) as channel:
+            tab = Tab(channel)
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                await tab.call(f"{domain}.enable")
+            await tab.call("Page.setLifecycleEventsEnabled", enabled=True)
+            yield tab
