@@ -61,9 +61,11 @@ def test_a_run_chooses_its_python(newcomer: Client, other_python: Path) -> None:
     assert f"This task ran in {other_python}." in said["missing"]["message"]
 
 
-def test_a_python_that_is_none_is_an_error_at_once(newcomer: Client, tmp_path: Path) -> None:
-    """A wrong path is told as such, without another try."""
-    said = newcomer.say("small", "plain", f"FLYTE_UNIFIED_PYTHON={tmp_path / 'nothing'}")
-    assert said["greeting"]["phase"] == "FAILED"
-    assert str(tmp_path / "nothing") in said["greeting"]["message"]
-    assert len(said["greeting"]["attempts"]) == 1
+def test_a_python_without_the_sdk_is_an_error_at_once(newcomer: Client, tmp_path: Path) -> None:
+    """What to type there is told, without a traceback and without another try."""
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    bare.chmod(0o755)
+    said = newcomer.say("small", "plain", f"FLYTE_UNIFIED_PYTHON={bare}")["greeting"]
+    assert (said["phase"], said["code"], len(said["attempts"])) == ("FAILED", "MissingLibrary", 1)
+    assert f"{bare} has none: uv pip install --python {bare} flyte" in said["message"]

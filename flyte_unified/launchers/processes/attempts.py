@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import structlog
+
 from flyte_unified.core.clock import Micros
 from flyte_unified.core.ids import ROOT_ACTION, ActionKey
 from flyte_unified.launchers.api import INTERPRETER, Attempt, Ended, Event, Started, WorkId
@@ -18,10 +20,13 @@ from flyte_unified.launchers.processes.needs import Needs
 from flyte_unified.launchers.processes.secrets import Reveal, Secrets
 from flyte_unified.launchers.processes.surroundings import Surroundings
 from flyte_unified.launchers.processes.work import Exited, ProcessWork, WorkEvent
-from flyte_unified.plugins.api import Container, Exit, Process
+from flyte_unified.plugins.api import Container, Exit, Need, Process
+
+_log = structlog.get_logger(__name__)
 
 _WARM = frozenset({"a0"})
-"""Programs that a fork server can be."""
+"""Programs that a fork server can be: the SDK's."""
+_SDK = Need("flyte", "uv pip install --python {python} flyte, or name another Python with flyte-unified start --python")
 
 
 class ProcessAttempts:
@@ -81,6 +86,8 @@ class ProcessAttempts:
         self._sweeping = asyncio.create_task(self._containers.sweep(), name="containers that were left")
         if self._warm:
             await self._processes.warm_up(self._interpreter, self._surroundings.environment({}, {}, self._interpreter))
+            if not await self._processes.sdk(self._interpreter):
+                _log.warning("tasks' Python has no SDK", mend=_SDK.advice.format(python=self._interpreter))
         return [self._event(event) for event in found]
 
     async def launch(self, attempt: Attempt) -> None:
@@ -103,7 +110,10 @@ class ProcessAttempts:
         environment = self._surroundings.environment(asked, work.system, interpreter)
         if attempt.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, attempt.gpus))
-        await self._needs.check(work.needs, interpreter, environment)
+        needs = work.needs
+        if work.arguments[0] in _WARM and not await self._processes.sdk(interpreter):  # one on PYTHONPATH will do
+            needs = (_SDK, *needs)
+        await self._needs.check(needs, interpreter, environment)
         directory = self._work / str(attempt.id)
         if image is not None:
             await asyncio.to_thread(lay_out, image, directory)

@@ -143,6 +143,10 @@ class ProcessLauncher:
         """Of Python. Raises BadInterpreter."""
         return (await self._interpreters.inspect(interpreter))[0].version
 
+    async def sdk(self, interpreter: Path) -> str | None:
+        """The version of the SDK that is installed there, if any. Raises BadInterpreter."""
+        return (await self._interpreters.inspect(interpreter))[0].flyte
+
     async def warm_up(self, interpreter: Path, env: Mapping[str, str] | None = None) -> None:
         """Have a fork server ready for tasks with an environment like ``env`` (by default ours). Does not wait for it."""
         found, mark = await self._interpreters.inspect(interpreter)
