@@ -5,7 +5,7 @@ https://knative.dev/docs/serving/reference/serving-api/ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -79,14 +79,17 @@ def status(app: App, service: Object | None, pods: Sequence[Object]) -> Told | N
     if not app.wanted:
         return Told(phase=Phase.DEPLOYMENT_STATUS_STOPPED) if service is None and not pods else None
     current = current_of(app, pods)
-    ready = _ready(service)
+    conditions = _conditions(service)
+    ready = conditions.get("Ready", {})
     if ready.get("status") == "True":
         if replicas := sum(map(is_ready, current)):
             return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=Substate.RUNNING, replicas=replicas)
         awake = current or app.spec.autoscaling.replicas.min
         substate = Substate.SCALING_FROM_ZERO if awake else Substate.SCALED_TO_ZERO
         return Told(phase=Phase.DEPLOYMENT_STATUS_ACTIVE, substate=substate)
-    words = short(reading.text(ready.get("message")) or reading.text(ready.get("reason")))
+    made = conditions.get("ConfigurationsReady", {})  # the route's trouble, which may be told in Ready, comes of it
+    why = made if made.get("status") == "False" else ready
+    words = short(reading.text(why.get("message")) or reading.text(why.get("reason")))
     failed = Told(phase=Phase.DEPLOYMENT_STATUS_FAILED, message=words) if ready.get("status") == "False" else None
     return starting(app, current, failed=failed)
 
@@ -98,9 +101,9 @@ def address(service: Object) -> URL | None:
     return url if url.host and told.get("latestReadyRevisionName") else None
 
 
-def _ready(service: Object | None) -> dict[str, Any]:
-    """The condition, of the present generation: nothing is known of one that Knative has not seen."""
+def _conditions(service: Object | None) -> dict[str, Mapping[str, Any]]:
+    """By type, of the present generation: nothing is known of one that Knative has not seen."""
     told = reading.mapping((service or {}).get("status"))
     if service is None or told.get("observedGeneration") != service["metadata"].get("generation"):
         return {}
-    return dict(next((one for one in reading.mappings(told.get("conditions")) if one.get("type") == "Ready"), {}))
+    return {reading.text(one.get("type")): one for one in reading.mappings(told.get("conditions"))}

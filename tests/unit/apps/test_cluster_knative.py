@@ -162,6 +162,15 @@ def test_status(service: Object | None, pods: list[Object], phase: int, substate
     assert told.replicas == (1 if substate == Substate.RUNNING else 0)
 
 
+def test_why_it_is_not_ready() -> None:
+    """The revision's trouble is told, and not that the route has none to lead to, which comes later in its place."""
+    found = service("False", 'Configuration "web" does not have any ready Revision.')
+    failed = {"type": "ConfigurationsReady", "status": "False", "message": 'Revision "web-1" failed with message: no such tag.'}
+    found["status"]["conditions"].insert(0, failed)
+    told = status(app_of(container=CONTAINER), found, [])
+    assert told is not None and told.message == failed["message"]
+
+
 def test_stopped_is_gone() -> None:
     """With its pods: before that there is nothing to be said."""
     app = stopped(app_of(container=CONTAINER))
