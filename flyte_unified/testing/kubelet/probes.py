@@ -12,6 +12,9 @@ import aiohttp
 from flyte_unified.testing.kubelet.environment import ConfigError, Object, port_number
 from flyte_unified.testing.kubelet.runtime import Runtime, Sandbox
 
+_ASKED_BY = {"User-Agent": "kube-probe/1.33", "Accept": "*/*"}
+"""By which programs know a kubelet: Knative's queue-proxy answers others as the app does."""
+
 
 class Result(NamedTuple):
     """``message`` says why it is not good."""
@@ -55,7 +58,7 @@ class Handlers:
     async def _get(self, get: Object) -> Result:
         host = get.get("host") or self._address
         url = f"{get.get('scheme', 'HTTP').lower()}://{host}:{port_number(self._container, get['port'])}{get.get('path', '/')}"
-        headers = {header["name"]: header["value"] for header in get.get("httpHeaders") or ()}
+        headers = _ASKED_BY | {header["name"]: header["value"] for header in get.get("httpHeaders") or ()}
         try:
             async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=False) as answer:
                 return Result(200 <= answer.status < 400, f"HTTP probe failed with statuscode: {answer.status}")

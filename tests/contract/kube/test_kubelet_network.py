@@ -20,7 +20,16 @@ from flyte_unified.testing.kubelet import Images, Kubelet, Network
 
 _APART = ("unshare", "--net", "--mount", "--user", "--map-root-user")
 _SECONDS = 60.0
-_SERVER = "import http.server as h; h.ThreadingHTTPServer(('', 80), h.SimpleHTTPRequestHandler).serve_forever()"
+_SERVER = """
+import http.server
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204 if self.path == "/asked" or self.headers["User-Agent"].startswith("kube-probe/") else 404)
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("", 80), Answer).serve_forever()
+"""
 
 
 def _refused() -> str:
@@ -35,7 +44,7 @@ def _refused() -> str:
 
 
 def test_pods_beside_one_another(tmp_path: Path) -> None:
-    """Two pods listen on one port, whose image says what they run; each is asked, and probed, at its own address."""
+    """Two pods listen on one port, whose image says what they run; each is asked, and probed by name, at its own address."""
     if why := _refused():
         pytest.skip(f"pods can have no addresses of their own here: {why}")
     command = [*_APART, sys.executable, "-m", "tests.contract.kube.test_kubelet_network", str(tmp_path)]
@@ -77,7 +86,7 @@ async def _apart(directory: Path) -> list[str]:
                 )
             await both.wait()
             for address in ready.values():
-                await asyncio.to_thread(lambda url=f"http://{address}/": urllib.request.urlopen(url, timeout=5).close())
+                await asyncio.to_thread(lambda url=f"http://{address}/asked": urllib.request.urlopen(url, timeout=5).close())
             await informer.stop()
         await kube.stop()
     return list(ready.values())
