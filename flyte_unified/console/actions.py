@@ -145,8 +145,9 @@ def _trouble(action: Action) -> Html | None:
         return _box("aborted", [tag("b", "Aborted"), by], tag("p", action.reason) if action.reason else None)
     if action.action_type is ActionType.CONDITION and not action.terminal:
         condition = run_definition_pb2.ConditionAction.FromString(action.spec or b"")
-        command = f"flyte signal event {action.key.run} {action.key.name} VALUE"
-        said = [tag("p", condition.prompt or condition.description), tag("p", "Answer with ", tag("code", command))]
+        project, domain, run, name = action.key
+        command = tag("code", f"flyte signal condition -p {project} -d {domain} {run} {name}")
+        said = [tag("p", condition.prompt or condition.description), tag("p", command, " takes the answer.")]
         return _box("paused", [tag("b", "Waits for an answer")], said)
     return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,9 +63,13 @@ def test_a_condition_times_out(program: Conversation) -> None:
 
 
 def test_the_command_line_signals(program: Conversation) -> None:
-    """``flyte signal condition`` refuses a value of another type, answers with a right one, and is refused the second time."""
+    """The command that the console shows refuses a value of another type, takes a right one, and is refused the second time."""
     waiting = program.hear("waiting")
-    where = ("signal", "condition", waiting["run"], waiting["action"])
+    page = f"/v2/domain/development/project/programs/runs/{waiting['run']}?i={waiting['action']}"
+    with urllib.request.urlopen(program.client.backend.address + page) as shown:
+        found = re.search(r"<code>flyte (signal .+?)</code>", shown.read().decode())
+    assert found
+    where = found[1].split()
     assert waiting["condition"] in program.client.flyte("get", "condition", waiting["run"])
     assert "bool" in program.client.flyte(*where, "perhaps", fails=True)
     program.client.flyte(*where, "true")

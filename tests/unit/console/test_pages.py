@@ -116,7 +116,7 @@ async def test_a_condition_says_how_to_answer(console: Console) -> None:
     await console.note("approve", ActionType.CONDITION, spec=spec, phase=Phase.PAUSED)
     page = await console.see(f"{PAGE}?i=approve")
     assert "Condition approve Paused" in page.text
-    assert "Ship it? Answer with flyte signal event rfirst approve VALUE" in page.text
+    assert "Ship it? flyte signal condition -p flytesnacks -d development rfirst approve takes the answer." in page.text
     assert "Log" not in page.links
 
 
