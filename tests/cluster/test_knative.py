@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from flyteidl2.app import app_definition_pb2 as idl
 
@@ -34,6 +35,20 @@ SCALERS = Kind("autoscaling.internal.knative.dev", "v1alpha1", "PodAutoscaler", 
 INGRESSES = Kind("networking.internal.knative.dev", "v1alpha1", "Ingress", "ingresses")
 SPACE = "forms"
 PORT = 8080
+ECHO = f"""
+from aiohttp import web
+
+async def answer(request):
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(f"{{request.path}} {{message.data}}")
+    return socket
+
+program = web.Application()
+program.router.add_get("/talk", answer)
+web.run_app(program, port={PORT})
+"""
 CODE = (SERVER % PORT).replace('("127.0.0.1"', '("0.0.0.0"')
 
 
@@ -147,7 +162,8 @@ def test_what_is_asked_for(cluster: LocalCluster, forms: str, name: str) -> None
         assert {one["name"] for one in there["env"]} >= {one["name"] for one in container.get("env", ())}
         assert there.get("resources", {}) == container.get("resources", {})
     least = int(wanted["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"])
-    until(lambda: get(cluster, DEPLOYMENTS, f"{called}-deployment", SPACE)["spec"]["replicas"] == max(1, least))
+    replicas = max(1, least)  # the autoscaler's word, which begins when it has its lease
+    until(lambda: get(cluster, DEPLOYMENTS, f"{called}-deployment", SPACE)["spec"]["replicas"] == replicas, 120)
 
 
 REFUSED = {
@@ -233,6 +249,20 @@ def rolled(stage: Stage) -> None:
     stage.delete("rolling")
 
 
+async def test_web_sockets(stage: Stage) -> None:
+    """They pass, one way and the other."""
+    stage.create(served("echo", ECHO, least=1))
+    stage.running("echo")
+    async with (
+        aiohttp.ClientSession(headers={"Host": "echo.localhost"}) as client,
+        client.ws_connect(f"{stage.address}/talk") as socket,
+    ):
+        for word in ("one", "two"):
+            await socket.send_str(word)
+            assert await socket.receive_str(timeout=60) == f"/talk {word}"
+    stage.delete("echo")
+
+
 def test_an_update_that_fails(stage: Stage) -> None:
     """It is told, and the replicas there were go on."""
     asked = served("twice", least=2, WORD="hello")
@@ -301,14 +331,15 @@ def test_what_is_refused_has_failed(stage: Stage) -> None:
 
 
 def test_deployments_roll_and_move(tmp_path: Path) -> None:
-    """A Deployment whose new pod has the old one's port rolls, too. When servers begin to use Knative, it is moved there."""
+    """A Deployment whose new pod has the old one's port rolls, too. Servers that use Knative move it there, others back."""
+    name = app_name(PROJECT, DOMAIN, "moved")
     with LocalCluster(tmp_path) as cluster:
-        settings = {**SETTINGS, **cluster.settings}
-        name = app_name(PROJECT, DOMAIN, "moved")
-        for knative, there, gone in (("never", DEPLOYMENTS, KNATIVE_SERVICES), ("auto", KNATIVE_SERVICES, DEPLOYMENTS)):
-            with Backend({**settings, "apps.knative": knative}, directory=tmp_path / "server") as backend:
+        for turn, knative in enumerate(("never", "auto", "never")):
+            there, gone = (KNATIVE_SERVICES, DEPLOYMENTS) if knative == "auto" else (DEPLOYMENTS, KNATIVE_SERVICES)
+            settings = {**SETTINGS, **cluster.settings, "apps.knative": knative}
+            with Backend(settings, directory=tmp_path / "server") as backend:
                 stage = Stage(backend.address)
-                if knative == "never":
+                if turn == 0:
                     rolled(stage)
                     stage.create(served("moved", least=1, WORD="hello"))
                 until(lambda there=there: get(cluster, there, name))

@@ -1,6 +1,7 @@
 """The way to Knative's Services that an ingress would be: it knows each of their names, and asks whom Knative says to ask.
 
-Of Knative's Ingress it takes what a cluster-local Service needs: hosts, the shares of revisions, headers to add; HTTP/1.1.
+Of Knative's Ingress it takes what a cluster-local Service needs: hosts, the shares of revisions, headers to add. It speaks
+HTTP/1.1, with WebSockets.
 https://github.com/knative/networking/blob/main/pkg/apis/networking/v1alpha1/ingress_types.go
 """
 
@@ -24,6 +25,7 @@ from flyte_unified.kube.kinds import SERVICES, Kind, Object
 
 _INGRESSES = Kind("networking.internal.knative.dev", "v1alpha1", "Ingress", "ingresses")
 _ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints")
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 _HOP = frozenset({"connection", "transfer-encoding", "keep-alive", "upgrade"})
 _READY = ("NetworkConfigured", "LoadBalancerReady", "Ready")
 
@@ -115,6 +117,8 @@ class Ingress:
             return web.Response(status=503, text="nobody is there")
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         headers |= path.get("appendHeaders", {}) | split.get("appendHeaders", {})
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._talk(request, f"http://{target}{request.raw_path}", headers)
         async with self._client.request(
             request.method, f"http://{target}{request.raw_path}", headers=headers, data=await request.read()
         ) as answer:
@@ -124,6 +128,15 @@ class Ingress:
             async for part in answer.content.iter_any():
                 await response.write(part)
             return response
+
+    async def _talk(self, request: web.Request, url: str, headers: dict[str, str]) -> web.WebSocketResponse:
+        asked = {name: value for name, value in headers.items() if not name.lower().startswith("sec-websocket")}
+        visitor = web.WebSocketResponse()
+        await visitor.prepare(request)
+        async with self._client.ws_connect(url, headers=asked) as program, asyncio.TaskGroup() as group:
+            group.create_task(_pass_on(visitor, program))
+            group.create_task(_pass_on(program, visitor))
+        return visitor
 
     async def _target(self, split: Object) -> str | None:
         """One of those behind the revision's Service now: its pods, or the activator."""
@@ -135,3 +148,9 @@ class Ingress:
             number = next(one["port"] for one in subset["ports"] if one["name"] == port)
             found += [f"{address['ip']}:{number}" for address in subset.get("addresses") or ()]
         return str(random.choice(found)) if found else None
+
+
+async def _pass_on(source: _Socket, sink: _Socket) -> None:
+    async for message in source:
+        await (sink.send_str if message.type is aiohttp.WSMsgType.TEXT else sink.send_bytes)(message.data)
+    await sink.close()
