@@ -288,6 +288,8 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
             raise ValueError(f"at least {least} is expected")
         if (choices := declared.metadata["choices"]) and value not in choices:
             raise ValueError(f"one of {', '.join(choices)} is expected{_nearest(str(value), choices)}")
+        if key in _URLS and value:
+            _check_url(value)
     except ValueError as error:
         raise SettingsError(f"{key} = {raw!r} (from {source}): {error}") from error
     if key in _PATHS and raw != "" and "://" not in str(value):
@@ -296,6 +298,7 @@ def _parse(key: str, raw: Any, *, source: str, base: Path | None) -> Any:
 
 
 _PATHS = frozenset({"data.dir", "storage.root", "storage.bundles", "execution.python", "images.dir", "notifications.file"})
+_URLS = frozenset({"server.public_url", "server.task_url", "apps.url"})
 _TIME_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_UNITS = {"": 1, "b": 1} | {
     prefix + suffix: base**power
@@ -333,6 +336,16 @@ def _text(raw: Any) -> str:
     if isinstance(raw, dict | list | tuple | bool):
         raise ValueError("text is expected")
     return str(raw)
+
+
+def _check_url(text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        good = False
+    if not good:
+        raise ValueError("an address is expected: https://flyte.example.org, or http://host:port")
 
 
 def _strings(raw: Any) -> Strings:

@@ -85,7 +85,7 @@ def choose(explicit: str | None, *, env: Mapping[str, str], directory: Path) -> 
         path = Path(explicit).expanduser().absolute()
         path = path / "bin" / "python" if path.is_dir() else path
         if not os.access(path, os.X_OK):
-            raise BadInterpreter(f"--python {explicit}: there is no Python interpreter at {path}")
+            raise BadInterpreter(f"execution.python (--python) = {explicit!r}: there is no Python interpreter at {path}")
         return path, "--python"
     candidates = [(Path(env[name]), name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if env.get(name)]
     candidates += [(directory / name, f"./{name}") for name in (".venv", "venv")]

@@ -90,6 +90,9 @@ def test_a_value_is_read_in_the_form_people_write_it(key, raw, value):
         ("projects.domains", "", "every run is in a domain"),
         ("execution.process_limit", "3", "process_watermark"),
         ("server.host", "0.0.0.0", "--insecure-public"),
+        ("server.public_url", "flyte.example.org", "https://"),
+        ("server.task_url", "http://host:99999", "http://host:port"),
+        ("apps.url", "https://", "https://"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(key, raw, expected):
