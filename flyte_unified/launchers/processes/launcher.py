@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -243,9 +244,8 @@ class ProcessLauncher:
             stderr=asyncio.subprocess.PIPE,
         )
         _, err = await process.communicate()
-        if process.returncode:
-            text = err.decode(errors="replace") or "another keeper has the directory and does not answer"
-            raise Unavailable(f"the keeper of local processes cannot be started: {text}")
+        if process.returncode and process.returncode != -signal.SIGALRM:  # else there is another, which may answer by now
+            raise Unavailable(f"the keeper of local processes cannot be started: {err.decode(errors='replace')}")
 
     def _welcomed(self, welcome: dict[str, Any]) -> list[WorkEvent]:
         """Compare what the keeper has with what we know, and ask again for what it does not have."""

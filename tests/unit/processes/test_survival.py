@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flyte_unified.core.errors import Unavailable
@@ -117,6 +119,28 @@ async def test_a_living_server_replaces_a_dead_keeper(tmp_path: Path) -> None:
         _touch(tmp_path, "end", work="b")
         await server.exited("b")
         assert any("takes the tasks over" in message for message in server.messages)
+
+
+async def test_a_keeper_that_a_dead_server_had_just_started_is_found(tmp_path: Path) -> None:
+    """Where another keeper was begun and is not known yet, ours gives way, and the server asks that one."""
+    async with processes(tmp_path) as first:
+        await first.python("a", WAITS)
+        await first.says("a", "ready")
+        await first.launcher.close()
+        place = tmp_path / "keeper/keeper"
+        known = place.read_bytes()
+        place.write_text('{"socket": "/nobody"}')
+        second = Processes(tmp_path)
+        starting = asyncio.create_task(second.launcher.start())
+        ours = await _waits_for_lock(tmp_path)
+        place.write_bytes(known)
+        os.kill(ours, signal.SIGALRM)  # its patience is over
+        (adopted,) = await starting
+        assert isinstance(adopted, Adopted)
+        assert second.launcher.keeper_pid == first.launcher.keeper_pid
+        _touch(tmp_path, "end")
+        await second.exited("a")
+        await second.launcher.stop(0)
 
 
 async def test_a_stop_waits_for_the_keeper_that_is_being_replaced(tmp_path: Path) -> None:
@@ -290,4 +314,15 @@ def _touch(root: Path, name: str, *, work: str = "a") -> None:
 async def _appears(path: Path) -> None:
     async with asyncio.timeout(30):
         while not path.exists():  # noqa: ASYNC110 - the task has no other way to speak while nobody reads it
+            await asyncio.sleep(0.005)
+
+
+async def _waits_for_lock(root: Path) -> int:
+    """The keeper that is started while another has the directory."""
+    async with asyncio.timeout(30):
+        while True:
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if str(root / "keeper") in child.cmdline():
+                        return child.pid
             await asyncio.sleep(0.005)
