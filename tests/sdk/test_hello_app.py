@@ -52,8 +52,9 @@ def test_the_first_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: F
         assert asked(backend, "/hello?name=Ada") == '{"message":"Hello, Ada!"}'
         assert "/openapi.json" in asked(backend, "/docs")
         somebody.flyte("delete", "app", "hello-app")
-        with pytest.raises(HTTPError, match="404"):
+        with pytest.raises(HTTPError, match="404") as refused:
             asked(backend, "/hello")
+        refused.value.close()
 
 
 @pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="every task's Python is of that version")
