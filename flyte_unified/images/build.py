@@ -37,8 +37,10 @@ class Options:
     outputs: str
     run: str
     """``project/domain/run``"""
-    count: int
+    age: float
+    """Seconds after which an environment goes that nothing uses."""
     size: int
+    """Bytes that all of them may have."""
     allow_commands: bool
     force: bool
 
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", type=Path, required=True)
     for name in ("--inputs", "--outputs", "--run"):
         parser.add_argument(name, required=True)
-    for name in ("--count", "--size"):
-        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--age", type=float, required=True)
+    parser.add_argument("--size", type=int, required=True)
     for name in ("--allow-commands", "--force"):
         parser.add_argument(name, action="store_true")
     options = Options(**vars(parser.parse_args(argv)))
@@ -80,8 +82,8 @@ def _image(wanted: Order, options: Options) -> str:
         else:
             found = _environment(wanted, key, options, environments)
         address = environments.name(wanted.name, found)
-    for path in environments.prune(count=options.count, size=options.size, busy=busy(options.images)):
-        say(f"removed {path}: not used for the longest time, and there is room for {options.count}")
+    for path in environments.prune(age=options.age, size=options.size, busy=busy(options.images)):
+        say(f"removed {path}, which was unused for long")
     say(f"{address} is {found.path}")
     return address
 

@@ -118,13 +118,13 @@ class Environments:
         _write(path / _RECORD, {"key": key, "variables": list(variables), "run": run, "size": size})
         return Environment(path=path, key=key, variables=variables, run=run, size=size)
 
-    def prune(self, *, count: int, size: int, busy: Collection[str]) -> list[Path]:
-        """Removes those unused for longest while there are more than ``count``, or more than ``size`` bytes. Returns them.
+    def prune(self, *, age: float, size: int, busy: Collection[str]) -> list[Path]:
+        """Removes those unused for ``age`` seconds, and those unused for longest while there are more than ``size`` bytes.
 
-        Those in ``busy`` and those used of late stay. What a build left that died goes too.
+        Returns them. Those in ``busy`` and those used of late stay. What a build left that died goes too.
         """
         with _locked(self._places):
-            gone = self._superfluous(count, size, busy)
+            gone = self._superfluous(age, size, busy)
             for path in gone:
                 (path / _RECORD).unlink()
             for path in self._places.glob("*-*"):
@@ -137,15 +137,16 @@ class Environments:
                     name.unlink()
         return gone
 
-    def _superfluous(self, count: int, size: int, busy: Collection[str]) -> list[Path]:
-        kept = self._by_use()
-        past = time.time() - _RECENT
-        gone = []
-        for environment in reversed(self._by_use()):
-            if len(kept) <= count and sum(each.size for each in kept) <= size:
+    def _superfluous(self, age: float, size: int, busy: Collection[str]) -> list[Path]:
+        now, gone = time.time(), []
+        environments = self._by_use()
+        total = sum(each.size for each in environments)
+        for environment in reversed(environments):
+            unused = now - _used(environment.path)
+            if unused <= age and total <= size:
                 break
-            if str(environment.path) not in busy and _used(environment.path) < past:
-                kept.remove(environment)
+            if unused > _RECENT and str(environment.path) not in busy:
+                total -= environment.size
                 gone.append(environment.path)
         return gone
 

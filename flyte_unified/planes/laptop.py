@@ -85,7 +85,7 @@ def _attempts(settings: Settings, parts: Parts, interpreter: Path) -> ProcessAtt
 def _builds(settings: Settings, interpreter: Path) -> ImageBuilds:
     images = settings.images
     arguments = [f"--images={settings.images_dir}", f"--python={interpreter}"]
-    arguments += [f"--count={images.max_count}", f"--size={images.max_bytes}"]
+    arguments += [f"--age={images.max_age}", f"--size={images.max_bytes}"]
     if images.allow_commands:
         arguments.append("--allow-commands")
     return ImageBuilds(arguments=tuple(arguments), interpreter=INTERPRETER)

@@ -303,8 +303,10 @@ class Images:
 
     build: bool = _setting(True, "Off: every image is said to exist; on a laptop tasks then run in `execution.python`.")
     dir: str = _setting("", "Where virtual environments are kept. Empty: `images` in the data directory.")
-    max_count: int = _setting(32, "Virtual environments kept. Of more, those unused for longest go.", least=1)
-    max_bytes: Size = _setting(20 << 30, "Bytes of them all, with what they share with uv's cache.", least=1)
+    max_age: Seconds = _setting(30 * 86400.0, "For how long a virtual environment is kept that nothing uses.", least=0)
+    max_bytes: Size = _setting(
+        20 << 30, "Bytes of them all, with what they share with uv's cache. Of more, those unused for longest go.", least=1
+    )
     allow_commands: bool = _setting(False, "Let images run commands when they are built: on this machine, as you.")
     registry: str = _setting(
         "", "In a cluster: where images are pushed, `registry.example.com/flyte`. Empty: those with layers are refused."

@@ -36,8 +36,8 @@ def make(environments: Environments, key: str, *names: str, size: int = 0, age: 
     return made
 
 
-def prune(environments: Environments, *, count: int = 9, size: int = 1 << 30, busy: Collection[str] = ()) -> list[Path]:
-    return environments.prune(count=count, size=size, busy=busy)
+def prune(environments: Environments, *, age: float = 9 * DAY, size: int = 1 << 30, busy: Collection[str] = ()) -> list[Path]:
+    return environments.prune(age=age, size=size, busy=busy)
 
 
 def test_a_name_leads_to_its_environment(environments: Environments) -> None:
@@ -92,10 +92,10 @@ def test_an_environment_whose_python_is_gone_is_none(environments: Environments)
 
 
 def test_those_unused_for_longest_go(environments: Environments) -> None:
-    """By number, with the names that led to them; asking for one is using it."""
+    """With the names that led to them; asking for one is using it."""
     old, older, oldest = (make(environments, KEYS[n], f"env:{n}", age=DAY * (n + 1)) for n in range(3))
     assert environments.named("env:2") == oldest
-    assert prune(environments, count=2) == [older.path]
+    assert prune(environments, age=1.5 * DAY) == [older.path]
     assert environments.named("env:1") is None
     assert environments.named("env:0") == old
 
@@ -111,7 +111,7 @@ def test_those_in_use_stay(environments: Environments) -> None:
     """Tasks run there, or may be about to: it was asked for a moment ago."""
     busy = make(environments, KEYS[0], "env:0")
     make(environments, KEYS[1], "env:1", age=0)
-    assert prune(environments, count=1, busy={str(busy.path)}) == []
+    assert prune(environments, age=0, busy={str(busy.path)}) == []
 
 
 def test_what_is_no_environment_is_left_alone(environments: Environments) -> None:
