@@ -160,7 +160,7 @@ class Workbench:
                 f"--images={self.images}",
                 f"--python={sys.executable}",
             ),
-            *(f"--inputs={place}/inputs.pb", f"--outputs={place}", f"--run={RUN}", "--age=999999", "--size=999999999", *options),
+            *(f"--inputs={place}/inputs.pb", f"--outputs={place}", f"--run={RUN}", "--age=99999", "--size=999999999", *options),
         ]
         inherited = {**os.environ, "UV_CACHE_DIR": str(self.directory / "cache"), **(environ or {})}
         return place, subprocess.Popen(
