@@ -29,8 +29,14 @@ def held(directory: Path, *, port: int | None) -> Iterator[None]:
     """
     import fcntl  # not on Windows, which shall hear so in words
 
-    _make_private(directory)
-    with open(directory / LOCK, "a+", opener=private) as lock:
+    try:
+        _make_private(directory)
+        opened = open(directory / LOCK, "a+", opener=private)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise FailedPrecondition(
+            f"cannot use {directory} as data directory: {error.strerror}; choose another with --data-dir"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,18 +111,15 @@ def private(path: str, flags: int) -> int:
 
 
 def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not directory.stat().st_mode & _OTHERS:
-            return
-        if not (directory / LOCK).exists() and any(directory.iterdir()):
-            raise FailedPrecondition(
-                f"{directory} is open to other users and holds other things; choose an empty directory with --data-dir, "
-                "or close this one (chmod 700)"
-            )
-        directory.chmod(0o700)
-    except OSError as error:
-        raise FailedPrecondition(f"cannot use {directory} as data directory: {error.strerror}") from error
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not directory.stat().st_mode & _OTHERS:
+        return
+    if not (directory / LOCK).exists() and any(directory.iterdir()):
+        raise FailedPrecondition(
+            f"{directory} is open to other users and holds other things; choose an empty directory with --data-dir, "
+            "or close this one (chmod 700)"
+        )
+    directory.chmod(0o700)
 
 
 def _holder(lock: IO[str]) -> str:

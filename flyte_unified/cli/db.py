@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_unified.cli import options
 from flyte_unified.cli.datadir import held
+from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.settings import Settings, scheme
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ def run_backup(args: argparse.Namespace) -> int:
     from flyte_unified.cli.backup import backup
 
     settings, target = options.load(args), args.file.expanduser().absolute()
-    backup(settings, target, objects=not args.database_only)
+    try:
+        backup(settings, target, objects=not args.database_only)
+    except OSError as error:
+        raise FailedPrecondition(f"{target} could not be written: {error.strerror or error}") from error
     sys.stdout.write(f"wrote {target}: keep it as private as the data directory, its key opens the secrets\n")
     if scheme(settings.storage.root):
         sys.stdout.write(f"inputs and outputs stay where they are, in {settings.storage.root}\n")

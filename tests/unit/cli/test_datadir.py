@@ -61,10 +61,13 @@ def test_a_directory_with_other_things_is_not_touched(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_in_its_place_is_an_error(tmp_path):
-    """The error names the path."""
-    (tmp_path / "data").touch()
-    with pytest.raises(FailedPrecondition, match=f"cannot use {tmp_path / 'data'}"), held(tmp_path / "data", port=1):
+@pytest.mark.parametrize("place", ["file", "unlockable"])
+def test_what_cannot_be_a_data_directory_is_an_error(tmp_path, place):
+    """A file, or a directory in which nothing can be written: the error names the path, and says what to do."""
+    (tmp_path / "file").touch()
+    (tmp_path / "unlockable" / LOCK).mkdir(parents=True)
+    told = f"cannot use {tmp_path / place} as data directory: .*; choose another with --data-dir"
+    with pytest.raises(FailedPrecondition, match=told), held(tmp_path / place, port=1):
         pass
 
 

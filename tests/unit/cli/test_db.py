@@ -130,6 +130,8 @@ def test_what_is_there_is_not_given_up_unasked(db, tmp_path, capsys):
     here, file = tmp_path / "here", tmp_path / "flyte.tar"
     assert [db("backup", file, "--database-only"), db("backup", file)] == [0, 1]
     assert f"{file} exists" in capsys.readouterr().err
+    assert db("backup", file / "within a file") == 1
+    assert f"{file}/within a file could not be written: " in capsys.readouterr().err
     execute(here, "UPDATE compatibility SET minimum = 'later'")
     assert db("restore", file) == 1
     assert "--replace gives it up" in capsys.readouterr().err
