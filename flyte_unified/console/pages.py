@@ -68,11 +68,13 @@ class Pages:
             project: self._runs,
             f"{project}/runs": self._runs,
             f"{project}/tasks/{{task}}": self._runs,
+            f"{project}/triggers/{{task}}/{{trigger}}": self._runs,
             run: self._run,
             f"{project}/tracked-runs/{{run}}": self._run,
             f"{run}/actions/{{action}}/{{name:inputs|outputs}}": self._file,
             f"{attempt}/log": self._log,
             f"{attempt}/report": self._report,
+            f"{project}/artifacts/{{artifact}}": self._artifact,
             f"{places.HOME}/{{rest:.*}}": self._unknown,
         }
         return [Route("GET", path, self._answering(handler)) for path, handler in handlers.items()]
@@ -98,6 +100,10 @@ class Pages:
     async def _icon(self, request: Request) -> Response:
         headers = (("content-type", "image/svg+xml"), ("cache-control", "max-age=86400"))
         return Response(200, headers, _resource("icon.svg"))
+
+    async def _artifact(self, request: Request) -> Response:
+        project, domain, name = (request.match[part] for part in ("project", "domain", "artifact"))
+        raise NotFound(f"artifacts have no page yet; `flyte get artifact -p {project} -d {domain} {name}` shows this one")
 
     async def _unknown(self, request: Request) -> Response:
         raise NotFound("there is no such page; runs and tasks have one, other things are listed by the flyte command")

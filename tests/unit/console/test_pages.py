@@ -167,6 +167,7 @@ async def test_actions_by_phase(console: Console) -> None:
         (f"{PAGE}/actions/a0/attempts/1/report", 404, "There isn't a report of attempt 1"),
         (f"{PAGE}/actions/a0/outputs", 404, "There isn't a file with outputs"),
         (f"{PROJECT}/apps/one", 404, "There is no such page"),
+        (f"{PROJECT}/artifacts/model", 404, "`flyte get artifact -p flytesnacks -d development model` shows this one"),
         (f"{PROJECT}/runs/<b>", 400, "'<b>'"),
         (f"{PAGE}?phase=none", 400, "Phase: 'none' is none"),
         (f"{PAGE}?after=x", 400, "After: 'x' is no place in this list"),
@@ -199,7 +200,7 @@ async def test_nothing_ran_yet(console: Console) -> None:
 
 
 async def test_recent_runs_of_everything_a_project_and_a_task(console: Console) -> None:
-    """The newest first; a project's page has its own runs only, a task's those of that task."""
+    """The newest first; a project's page has its own runs only, a task's those of that task, as has that of its trigger."""
     await console.run(RunKey("flytesnacks", "development", "rone"))
     console.clock.pass_(90)
     await console.run(RunKey("other", "production", "rtwo"), name="etl.load")
@@ -208,6 +209,8 @@ async def test_recent_runs_of_everything_a_project_and_a_task(console: Console) 
     assert "pipeline.main rone Queued flytesnacks / development 1 min ago 1 min 30 s" in everything.text
     for page in (PROJECT, f"{PROJECT}/runs"):
         assert "rtwo" not in (await console.see(page)).text
-    of_task = await console.see(f"{PROJECT}/tasks/etl.load")
-    assert "rtwo" in of_task.text
-    assert "rone" not in of_task.text
+    for page in (f"{PROJECT}/tasks/etl.load", f"{PROJECT}/triggers/etl.load/nightly"):
+        of_task = await console.see(page)
+        assert "Runs of etl.load" in of_task.text
+        assert "rtwo" in of_task.text
+        assert "rone" not in of_task.text
