@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from importlib import resources
+from urllib.parse import quote
 
 from flyteidl2.common import identifier_pb2
 
@@ -106,6 +107,8 @@ class Pages:
         raise NotFound(f"artifacts have no page yet; `flyte get artifact -p {project} -d {domain} {name}` shows this one")
 
     async def _unknown(self, request: Request) -> Response:
+        if request.path.endswith("/"):
+            return _redirect(quote(request.path.rstrip("/")))
         raise NotFound("there is no such page; runs and tasks have one, other things are listed by the flyte command")
 
     async def _runs(self, request: Request) -> Response:

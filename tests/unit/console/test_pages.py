@@ -182,10 +182,13 @@ async def test_what_does_not_exist_is_said_in_a_sentence(console: Console, path:
     assert sentence in outline(response).text
 
 
-async def test_home_leads_to_the_runs(console: Console) -> None:
-    """The server's own address shows what runs on it."""
-    response = await console.get("/")
-    assert (response.status, dict(response.headers)["location"]) == (302, "/v2")
+@pytest.mark.parametrize(
+    ("path", "to"), [("/", "/v2"), ("/v2/", "/v2"), (f"{PROJECT}/", PROJECT), ("/v2/a\r\n/", "/v2/a%0D%0A")]
+)
+async def test_home_leads_to_the_runs(console: Console, path: str, to: str) -> None:
+    """The server's own address shows what runs on it, and a slash too many does no harm."""
+    response = await console.get(path)
+    assert (response.status, dict(response.headers)["location"]) == (302, to)
 
 
 async def test_browsers_find_an_icon(console: Console) -> None:
