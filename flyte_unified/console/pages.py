@@ -156,7 +156,8 @@ class Pages:
     async def _lines(self, key: ActionKey, attempt: int) -> AsyncIterator[bytes]:
         async with aclosing(self._logs.follow(key, attempt)) as batches:
             async for batch in batches:
-                yield "".join(line.text for line in batch).encode("utf-8", "replace")
+                if batch:
+                    yield "".join(line.text for line in batch).encode("utf-8", "replace")
 
     async def _report(self, request: Request) -> Response:
         key, attempt = _action_key(request.match), int(request.match["attempt"])

@@ -50,7 +50,7 @@ class DataProxyHandlers:
         response = dataproxy.TailLogsResponse
         async with aclosing(self._logs.follow(action_key(message.action_id), message.attempt)) as batches:
             async for batch in batches:
-                yield response(logs=[response.Logs(lines=log_lines(batch))])
+                yield response(logs=[response.Logs(lines=log_lines(batch))] if batch else [])
 
 
 class RunLogsHandlers:
@@ -65,7 +65,7 @@ class RunLogsHandlers:
         response = run_logs_service_pb2.TailLogsResponse
         async with aclosing(self._logs.follow(action_key(message.action_id), message.attempt)) as batches:
             async for batch in batches:
-                yield response(logs=[response.Logs(lines=log_lines(batch))])
+                yield response(logs=[response.Logs(lines=log_lines(batch))] if batch else [])
 
 
 class ClusterHandlers:

@@ -22,6 +22,9 @@ from flyte_unified.ledger.api import ActionType, Ledger
 _TAIL = 64 * 1024
 """Characters at the end of a log in which an attempt may have told itself why it failed."""
 
+_QUIET = 10.0
+"""Seconds without a word after which there is an empty one: `flyte run --follow` of the SDK 2.12.1 waits for 30, and fails."""
+
 _ELSEWHERE = "a tracked run: its client carries it out, and has its log\n"
 
 
@@ -52,7 +55,10 @@ class LogTail:
         self._lines = lines
 
     async def follow(self, key: ActionKey, attempt: int) -> AsyncGenerator[Sequence[Line]]:
-        """The lines of an attempt; 0 means the latest. Raises NotFound for one that has not begun."""
+        """The lines of an attempt; 0 means the latest. A batch without lines says that there are none yet.
+
+        Raises NotFound for an attempt that has not begun.
+        """
         action = await self._ledger.action(key)
         number = attempt or action.attempt
         if number > action.attempt:
@@ -65,7 +71,7 @@ class LogTail:
         said = ""
         watching = asyncio.create_task(self._watch(key, number, over), name=f"log of {key}, attempt {number}")
         try:
-            async with aclosing(self._lines.follow(key, number, over)) as batches:
+            async with aclosing(self._lines.follow(key, number, over)) as lines, aclosing(_never_quiet(lines)) as batches:
                 async for batch in batches:
                     said = (said + "".join(line.text for line in batch))[-_TAIL:]
                     yield batch
@@ -98,6 +104,21 @@ class LogTail:
                         return
         finally:
             over.set()
+
+
+async def _never_quiet(batches: AsyncGenerator[Sequence[Line]]) -> AsyncGenerator[Sequence[Line]]:
+    """The same, and an empty one whenever there was none for a while."""
+    while True:
+        step = asyncio.ensure_future(anext(batches, None))
+        try:
+            while not (await asyncio.wait((step,), timeout=_QUIET))[0]:
+                yield ()
+        finally:
+            step.cancel()
+            await asyncio.wait((step,))
+        if (batch := step.result()) is None:
+            return
+        yield batch
 
 
 def log_lines(batch: Iterable[Line]) -> list[payload_pb2.LogLine]:

@@ -160,6 +160,23 @@ async def test_a_reader_that_leaves_is_forgotten(proxy: Proxy, written: Written,
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("log of")] == []
 
 
+@pytest.mark.virtual_time
+async def test_a_quiet_task(proxy: Proxy, written: Written, tail: LogTail) -> None:
+    """Who follows hears every ten seconds that there is nothing, and loses no line by it: some clients wait for 30."""
+    await proxy.run()
+    handlers = DataProxyHandlers(uploads=proxy.uploads, downloads=proxy.downloads, logs=tail)
+    request = dataproxy.TailLogsRequest(action_id=ROOT.idl(), attempt=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with aclosing(handlers.tail_logs(request, CONTEXT)) as replies:
+        for quiet in range(1, 5):
+            assert await anext(replies) == dataproxy.TailLogsResponse()
+            assert loop.time() - began == pytest.approx(10 * quiet)
+        written.write(1, "at last\n")
+        await proxy.ledger.move(ROOT, Move(to=Phase.SUCCEEDED))
+        assert [line.message async for reply in replies for logs in reply.logs for line in logs.lines] == ["at last\n"]
+
+
 async def test_a_stopping_server_ends_the_stream(proxy: Proxy, written: Written, tail: LogTail) -> None:
     """When the ledger tells no more, the stream ends instead of waiting for good."""
     await proxy.run()
