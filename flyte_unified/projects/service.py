@@ -56,7 +56,8 @@ class Projects:
             if changes == self._changes:  # else what was read may be over already
                 self._states[project] = state
         if state.archived:
-            raise FailedPrecondition(f"project {project!r} is archived; activate it to use it again")
+            mend = f"`flyte update project {project} --unarchive` brings it back"
+            raise FailedPrecondition(f"project {project!r} is archived; {mend}")
 
     async def create(self, wanted: idl.Project) -> None:
         """Raises AlreadyExists; InvalidArgument naming the field."""
