@@ -81,7 +81,7 @@ def test_projects(client: Client, hello: Path) -> None:
     run = run_in(client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello))
     client.flyte("update", "project", "typed", "--archive")
     refused = client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello, fails=True)
-    assert "project 'typed' is archived; `flyte update project typed --unarchive`" in " ".join(refused.replace("│", " ").split())
+    assert "is archived; `flyte update project typed --unarchive`" in " ".join(refused.replace("│", " ").split())
     assert run in client.flyte("get", "run", "-p", "typed")
     client.flyte("update", "project", "typed", "--unarchive")
     assert run_in(client.flyte("run", "-p", "typed", "hello.py", "main", cwd=hello)) != run
