@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,7 +74,7 @@ class Webhooks:
         except TimeoutError:
             raise Unavailable(f"{host} did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{host} could not be called: {type(error).__name__}") from None
+            raise Unavailable(f"{host} could not be called: {_reason(error)}") from None
         if status >= 500 or status in _LATER:
             raise Later(f"{host} answered {status}", seconds=_seconds(later))
         if status >= 300:
@@ -93,6 +94,17 @@ class Webhooks:
         _, *above = host.lower().split(".")
         parents = (".".join(above[at:]) for at in range(len(above)))
         return host.lower() in self._hosts or any(f"*.{parent}" in self._hosts for parent in parents)
+
+
+def _reason(error: Exception) -> str:
+    """Without the address, which the exception's own words repeat."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "nobody knows its address"
+    if (
+        isinstance(error, OSError) and not isinstance(error, aiohttp.ClientSSLError) and error.errno
+    ):  # SSL has numbers of its own
+        return os.strerror(error.errno)
+    return type(error).__name__
 
 
 def _seconds(retry_after: str) -> float:

@@ -275,7 +275,7 @@ def _flag(key: str) -> str:
 def _nearest(name: str, known: Any) -> str:
     import difflib  # only an error needs it
 
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; the nearest known one is {found[0]!r}" if found else ""
 
 
