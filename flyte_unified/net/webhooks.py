@@ -98,12 +98,11 @@ class Webhooks:
 
 def _reason(error: Exception) -> str:
     """Without the address, which the exception's own words repeat."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "nobody knows its address"
-    if (
-        isinstance(error, OSError) and not isinstance(error, aiohttp.ClientSSLError) and error.errno
-    ):  # SSL has numbers of its own
-        return os.strerror(error.errno)
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "nobody knows its address"
+        case OSError(errno=int(number)) if not isinstance(error, aiohttp.ClientSSLError):  # SSL has numbers of its own
+            return os.strerror(number)
     return type(error).__name__
 
 
