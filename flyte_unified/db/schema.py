@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from flyte_unified.core.errors import FailedPrecondition
 from flyte_unified.db.tables import compatibility, metadata, replicated
@@ -56,7 +57,10 @@ def create(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection, *, found: str) -> None:
-    """Moves an older schema to this version's, one transaction a step; leaves a newer one that we can use as it is."""
+    """Moves an older schema to this version's, one transaction a step; leaves a newer one that we can use as it is.
+
+    Raises FailedPrecondition for one that we cannot use, or that a step fails on.
+    """
     from alembic import command  # a quarter of a second, needed once in a database's life
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -73,7 +77,14 @@ def upgrade(connection: Connection, *, found: str) -> None:
             "it was written by a newer flyte-unified; install that version again, or choose another --data-dir"
         )
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except DBAPIError as error:
+        if error.connection_invalidated:  # the server is away, which another start may mend
+            raise
+        raise FailedPrecondition(
+            f"the database could not be moved from schema {found} to {HEAD}; the step that failed is undone: {error.orig}"
+        ) from error
 
 
 def _say_to_postgres() -> None:
