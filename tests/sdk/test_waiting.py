@@ -69,10 +69,11 @@ def test_the_command_line_signals(program: Conversation) -> None:
     with urllib.request.urlopen(program.client.backend.address + page) as shown:
         found = re.search(r"<code>flyte (signal .+?)</code>", shown.read().decode())
     assert found
-    where = found[1].split()
+    verb, what, *where = found[1].split()
+    assert (verb, what) == ("signal", "condition")
     assert waiting["condition"] in program.client.flyte("get", "condition", waiting["run"])
-    assert "bool" in program.client.flyte(*where, "perhaps", fails=True)
-    program.client.flyte(*where, "true")
-    assert "was signalled with another" in program.client.flyte(*where, "false", fails=True)
+    assert "bool" in program.client.flyte("signal", "condition", *where, "perhaps", fails=True)
+    program.client.flyte("signal", "condition", *where, "true")
+    assert "was signalled with another" in program.client.flyte("signal", "condition", *where, "false", fails=True)
     program.go_on()
     assert program.hear("signalled from outside")["outputs"] == [True]
