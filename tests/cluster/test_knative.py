@@ -161,9 +161,6 @@ def test_what_is_asked_for(cluster: LocalCluster, forms: str, name: str) -> None
         there = found[container["name"]]
         assert {one["name"] for one in there["env"]} >= {one["name"] for one in container.get("env", ())}
         assert there.get("resources", {}) == container.get("resources", {})
-    least = int(wanted["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"])
-    replicas = max(1, least)  # the autoscaler's word, which begins when it has its lease
-    until(lambda: get(cluster, DEPLOYMENTS, f"{called}-deployment", SPACE)["spec"]["replicas"] == replicas, 120)
 
 
 REFUSED = {
