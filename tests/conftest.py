@@ -32,6 +32,8 @@ _TURNS = 5
 """Turns of the loop that what was cancelled or closed in a test's last step may take to end."""
 _PATIENCE = 2.0
 """Seconds in which a thread that was told to end, or a process that was killed, must be gone."""
+_LONGEST = 300.0
+"""Seconds after which a test that waits for what never comes is told where it waits, and fails."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,7 +97,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     runner: asyncio.Runner = pyfuncitem._request.getfixturevalue("runner")
-    runner.run(pyfuncitem.obj(**arguments))
+    bounded = pyfuncitem.get_closest_marker("virtual_time") is None
+    runner.run(_within(_LONGEST if bounded else None, pyfuncitem.obj(**arguments)))
     return True
 
 
@@ -143,6 +146,11 @@ async def _held(iterator: AsyncGenerator[Any], entered: asyncio.Future[Any], lea
     await leave.wait()
     async for _ in iterator:
         raise RuntimeError("an async fixture yields once")
+
+
+async def _within(seconds: float | None, test: Awaitable[None]) -> None:
+    async with asyncio.timeout(seconds):
+        await test
 
 
 async def _result(awaitable: Awaitable[Any]) -> Any:
