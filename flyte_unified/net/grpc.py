@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from flyte_unified.core.errors import Code, FlyteUnifiedError, InvalidArgument, NotFound, RpcError, Unavailable, Unimplemented
+from flyte_unified.net.reasons import reason
 
 
 def told(code: Code, message: str) -> FlyteUnifiedError:
@@ -48,7 +48,6 @@ async def channel(url: str) -> AsyncGenerator[Channel]:
     except GRPCError as error:
         raise told(Code(error.status.value), error.message or error.status.name) from error
     except (OSError, TimeoutError, ProtocolError, StreamTerminatedError) as error:
-        refused = isinstance(error, OSError) and error.errno
-        raise Unavailable(f"{url} does not answer: {os.strerror(refused) if refused else error}") from error
+        raise Unavailable(f"{url} does not answer: {reason(error) if isinstance(error, OSError) else error}") from error
     finally:
         opened.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from flyte_unified.core.errors import FailedPrecondition, Unavailable
+from flyte_unified.net.reasons import reason
 
 _LATER = frozenset({408, 425, 429})
 """Client errors that another try may mend, as all server errors"""
@@ -74,7 +74,7 @@ class Webhooks:
         except TimeoutError:
             raise Unavailable(f"{host} did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{host} could not be called: {_reason(error)}") from None
+            raise Unavailable(f"{host} could not be called: {reason(error)}") from None
         if status >= 500 or status in _LATER:
             raise Later(f"{host} answered {status}", seconds=_seconds(later))
         if status >= 300:
@@ -94,16 +94,6 @@ class Webhooks:
         _, *above = host.lower().split(".")
         parents = (".".join(above[at:]) for at in range(len(above)))
         return host.lower() in self._hosts or any(f"*.{parent}" in self._hosts for parent in parents)
-
-
-def _reason(error: Exception) -> str:
-    """Without the address, which the exception's own words repeat."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "nobody knows its address"
-        case OSError(errno=int(number)) if not isinstance(error, aiohttp.ClientSSLError):  # SSL has numbers of its own
-            return os.strerror(number)
-    return type(error).__name__
 
 
 def _seconds(retry_after: str) -> float:
