@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flyte_unified.core.ids import RunKey
 from flyte_unified.dataproxy.bundles import code_bundle
+from flyte_unified.dataproxy.cursor import LogCursor
 from flyte_unified.dataproxy.inputs import KICKOFF_TIME, cache_key, check_inputs, fill_defaults, inputs_hash
 from flyte_unified.dataproxy.logs import Line, LogTail
 from flyte_unified.dataproxy.specs import Specs, check_id, spec_in
-from flyte_unified.dataproxy.told import Told
 from flyte_unified.dataproxy.translator.values import json_of
 from flyte_unified.storage.api import join
 
@@ -18,9 +18,9 @@ __all__ = [
     "TRACKED",
     "UPLOADS",
     "Line",
+    "LogCursor",
     "LogTail",
     "Specs",
-    "Told",
     "cache_key",
     "check_id",
     "check_inputs",

@@ -14,8 +14,8 @@ from contextlib import aclosing
 from flyteidl2.workflow import run_definition_pb2
 
 from flyte_unified.core.ids import ActionKey
+from flyte_unified.dataproxy.cursor import LogCursor
 from flyte_unified.dataproxy.logs import Line, first
-from flyte_unified.dataproxy.told import Told
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError
 from flyte_unified.kube.informer import pause
@@ -40,12 +40,12 @@ class PodLines:
 
     async def follow(self, key: ActionKey, attempt: int, over: asyncio.Event) -> AsyncGenerator[Sequence[Line]]:
         uri = address(self._base, WorkId(key, attempt))
-        told = Told()
+        cursor = LogCursor()
         failures = 0
         while True:
             ended = over.is_set()
             if await self._store.head(uri) is not None:
-                async with aclosing(self._stored(uri, told)) as batches:
+                async with aclosing(self._stored(uri, cursor)) as batches:
                     async for batch in batches:
                         yield batch
                 await over.wait()
@@ -56,7 +56,7 @@ class PodLines:
                     return
                 await first(self._begun(key, attempt, over), over)
                 continue
-            async with aclosing(self._live(place, told, over)) as batches:
+            async with aclosing(self._live(place, cursor, over)) as batches:
                 async for batch in batches:
                     failures = 0
                     yield batch
@@ -79,18 +79,18 @@ class PodLines:
                     break
         await over.wait()
 
-    async def _stored(self, uri: str, told: Told) -> AsyncGenerator[list[Line]]:
-        told.again()
+    async def _stored(self, uri: str, cursor: LogCursor) -> AsyncGenerator[list[Line]]:
+        cursor.again()
         rest = b""
         async for piece in self._store.read(uri):
             for start in range(0, len(piece), _BATCH):
                 *lines, rest = (rest + piece[start : start + _BATCH]).split(b"\n")
-                if batch := list(told.news(lines)):
+                if batch := list(cursor.news(lines)):
                     yield batch
-        if batch := list(told.news([rest] if rest else [])):
+        if batch := list(cursor.news([rest] if rest else [])):
             yield batch
 
-    async def _live(self, place: Place, told: Told, over: asyncio.Event) -> AsyncGenerator[list[Line]]:
+    async def _live(self, place: Place, cursor: LogCursor, over: asyncio.Event) -> AsyncGenerator[list[Line]]:
         """From the pod, until its container ends, the connection breaks, or the attempt is over.
 
         Of one that is over, what there is.
@@ -101,13 +101,13 @@ class PodLines:
             namespace=place.namespace,
             container=place.container,
             follow=not over.is_set(),
-            since_time=told.again(),
+            since_time=cursor.again(),
         )
         reading = asyncio.create_task(stream.read(lines), name=f"log of {place.pod}")
         ending = None if over.is_set() else asyncio.create_task(_cancelled(reading, over), name=f"end of {place.pod}")
         try:
             async for taken in stream:
-                if batch := list(told.news(taken)):
+                if batch := list(cursor.news(taken)):
                     yield batch
         finally:
             for task in filter(None, (reading, ending)):

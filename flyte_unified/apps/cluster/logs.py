@@ -12,7 +12,7 @@ from flyte_unified.apps.api import Output
 from flyte_unified.apps.cluster.view import View
 from flyte_unified.apps.model import AppKey
 from flyte_unified.core.errors import NotFound
-from flyte_unified.dataproxy.api import Line, Told
+from flyte_unified.dataproxy.api import Line, LogCursor
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.errors import KubeError, Missing
 from flyte_unified.kube.informer import pause
@@ -61,7 +61,7 @@ async def _read(
     kube: Kube, view: View, key: AppKey, name: str, lines: asyncio.Queue[tuple[str, Line]], news: asyncio.Event
 ) -> None:
     """Until there is no such pod. A connection that broke is made again where it left off."""
-    told, read, seen, failures = Told(), "", "", 0
+    cursor, read, seen, failures = LogCursor(), "", "", 0
     try:
         while (pod := view.pod(key, name)) is not None:
             turn, container = view.turn, reading.primary_name(pod)
@@ -70,13 +70,13 @@ async def _read(
                 await turn.wait()
                 continue
             if run != read:
-                told, read = Told(), run
+                cursor, read = LogCursor(), run
             place = view.place(key)
-            stream = kube.logs(name, namespace=place, container=container, follow=True, since_time=told.again())
+            stream = kube.logs(name, namespace=place, container=container, follow=True, since_time=cursor.again())
             try:
                 async with aclosing(stream):
                     async for line in stream:
-                        for new in told.news([line]):
+                        for new in cursor.news([line]):
                             failures = 0
                             await lines.put((name, new))
                             news.set()

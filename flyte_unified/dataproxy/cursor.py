@@ -15,7 +15,7 @@ _LONG = 1 << 18
 """Bytes above which the client cuts a line in two."""
 
 
-class Told:
+class LogCursor:
     """What a reader was told: of the last two seconds, how many lines. Two, as output and errors overtake each other."""
 
     def __init__(self) -> None:
