@@ -6,16 +6,17 @@ It needs Linux, the program ``ip``, and the rights of root over this process's o
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from flyte_unified.core.errors import FailedPrecondition
+from flyte_unified.launchers.processes.answers import answer
 
 _DEVICE = "pods0"
 _NAMESPACES = Path("/run/netns")
 """Where ``ip`` keeps them."""
+_SECONDS = 30.0
 
 
 class Network:
@@ -61,9 +62,8 @@ class Network:
 
 async def _ip(*arguments: str) -> None:
     try:
-        process = await asyncio.create_subprocess_exec("ip", *arguments, stderr=asyncio.subprocess.PIPE)
+        said = await answer("ip", *arguments, seconds=_SECONDS)
     except FileNotFoundError as error:
         raise FailedPrecondition("pods can have no addresses of their own: there is no program `ip`") from error
-    _, said = await process.communicate()
-    if process.returncode:
-        raise FailedPrecondition(f"ip {' '.join(arguments)}: {said.decode(errors='replace').strip()}")
+    if said.code:
+        raise FailedPrecondition(f"ip {' '.join(arguments)}: {said.last_words}")
