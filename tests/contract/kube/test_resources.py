@@ -11,7 +11,7 @@ import pytest
 from flyte_unified.core.names import object_name
 from flyte_unified.core.phases import Phase
 from flyte_unified.kube.client import JSON_PATCH, Kube
-from flyte_unified.kube.kinds import CONFIG_MAPS, CRDS, PODS, Kind, Object
+from flyte_unified.kube.kinds import CONFIG_MAPS, CRDS, PODS, Kind
 from flyte_unified.launchers.api import Attempt, Ended, Progress, Started, WorkId
 from flyte_unified.launchers.resources.launcher import ResourceLauncher
 from flyte_unified.ledger.api import Failure
@@ -19,7 +19,7 @@ from flyte_unified.plugins.api import Exit, Fault, Resource, State
 from flyte_unified.plugins.pods.config import Patience
 from flyte_unified.testing.fake_kube import FakeKube
 from tests.contract.kube.attempts import FINALIZER, RUN, WORK, Stand, cluster_events, kinds, manifest, running
-from tests.contract.kube.objects import config_map
+from tests.contract.kube.objects import config_map, definition
 
 JOBS = Kind("jobs.example.com", "v1", "FancyJob", "fancyjobs")
 OTHERS = Kind("ray.io", "v1", "RayJob", "rayjobs")
@@ -46,21 +46,6 @@ def fancy(*, container: str = "") -> Resource:
         pod_labels=lambda name: {"fancy/job": name, "fancy/role": "head"},
         container=container,
     )
-
-
-def definition() -> Object:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}},
-    }
-    names = {"kind": JOBS.kind, "plural": JOBS.plural, "singular": "fancyjob", "listKind": "FancyJobList"}
-    spec = {"group": JOBS.group, "scope": "Namespaced", "names": names, "versions": [version]}
-    metadata = {"name": f"{JOBS.plural}.{JOBS.group}"}
-    return {"apiVersion": CRDS.api_version, "kind": CRDS.kind, "metadata": metadata, "spec": spec}
 
 
 class Operated(Stand):
@@ -98,7 +83,7 @@ class Operated(Stand):
 
 @pytest.fixture
 async def stand(kube: Kube, fake: FakeKube, namespace: str, tmp_path: Path) -> AsyncIterator[Operated]:
-    await kube.create(CRDS, definition())
+    await kube.create(CRDS, definition(JOBS))
     stand = Operated(kube, namespace, tmp_path)
     await stand.start(stand.resources())
     yield stand

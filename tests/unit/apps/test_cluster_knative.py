@@ -22,9 +22,10 @@ from flyte_unified.core.errors import InvalidArgument, Unavailable
 from flyte_unified.core.sites import Site
 from flyte_unified.kube.client import Kube
 from flyte_unified.kube.informer import Informer
-from flyte_unified.kube.kinds import CRDS, KNATIVE_SERVICES, SERVICES, Object
+from flyte_unified.kube.kinds import KNATIVE_SERVICES, SERVICES, Object
 from flyte_unified.plugins.pods.config import PodConfig
 from flyte_unified.testing.fake_kube import FakeKube
+from tests.contract.kube.objects import definition
 from tests.edge.service import serving
 from tests.unit.apps.test_cluster_launcher import KEY, NAME, SPACE, Stage
 from tests.unit.apps.test_cluster_manifests import CONTAINER, SURROUNDINGS, app_of
@@ -201,25 +202,6 @@ def stopped(app: App) -> App:
     return replace(app, spec=spec)
 
 
-def definition() -> Object:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}},
-    }
-    kind = KNATIVE_SERVICES
-    names = {"kind": kind.kind, "plural": kind.plural, "singular": "service", "listKind": "ServiceList"}
-    return {
-        "apiVersion": CRDS.api_version,
-        "kind": CRDS.kind,
-        "metadata": {"name": f"{kind.plural}.{kind.group}"},
-        "spec": {"group": kind.group, "scope": "Namespaced", "names": names, "versions": [version]},
-    }
-
-
 class Knative:
     """Plays it: each of its Services is ready as soon as it is seen, has a Service of its name, and is asked at ``port``."""
 
@@ -287,7 +269,7 @@ async def answering() -> AsyncIterator[int]:
 @asynccontextmanager
 async def played(stage: Stage, kubeconfig: Path, port: int) -> AsyncIterator[None]:
     """Knative is installed."""
-    stage.cluster.apply(definition())
+    stage.cluster.apply(definition(KNATIVE_SERVICES))
     knative = Knative(stage.cluster, port)
 
     def heard(change: str, obj: Object) -> None:
@@ -375,7 +357,7 @@ async def test_no_right_to_it(tmp_path: Path) -> None:
     """A server that may not list Knative's Services, as one with the rights of an older version, makes Deployments."""
     async with FakeKube.running() as cluster:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
-        cluster.apply(definition())
+        cluster.apply(definition(KNATIVE_SERVICES))
         cluster.faults.fail(403, match=lambda request: request.group == KNATIVE_SERVICES.group)
         async with Stage(cluster, cluster.kubeconfig(tmp_path / "kubeconfig")).open() as stage:
             stage.put(app_of(KEY, container=WEB))
